@@ -1,0 +1,12 @@
+"""The exchanges: one topology a file, each a pure function from (rank, size) to a schedule.
+
+A topology module has
+
+* ``schedule(rank, size, *, option=default, ...) -> Schedule``, which raises ValueError for a size
+  or an option that it does not admit;
+* optionally ``closed_form(size, *, option=default, ...) -> ClosedForm``, the textbook cost that
+  `commbench verify` sets beside the counted one (None for a size without a formula).
+
+It imports nothing but `commbench.schedule`, and is found through the entry point group
+``commbench.topologies``, so another package adds one in the same way.
+"""
