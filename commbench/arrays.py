@@ -1,0 +1,275 @@
+"""Gradient buffers in NumPy on CPUs and CuPy on GPUs, behind one small interface.
+
+An element type has a *wire* form, in which it lies in the user's buffer and travels, and a *work*
+form, in which it is added. float32 and float64 are their own work form; float16 and bfloat16 are
+added in float32 and rounded only when they are sent and at the end.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+import ml_dtypes
+import numpy as np
+from numpy.typing import NDArray
+
+from commbench.errors import UserError
+
+if TYPE_CHECKING:
+    import torch
+
+# A one-dimensional NumPy or CuPy array; CuPy ships no types to check against.
+Array = Any
+Bytes = NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class ElementType:
+    """How a buffer's elements are stored, sent and added."""
+
+    name: str
+    wire: np.dtype[Any]
+    work: np.dtype[Any]
+
+    @property
+    def itemsize(self) -> int:
+        """Bytes per element on the wire."""
+        return self.wire.itemsize
+
+
+_FLOAT32, _FLOAT64 = np.dtype(np.float32), np.dtype(np.float64)
+ELEMENT_TYPES = {
+    kind.name: kind
+    for kind in (
+        ElementType("float32", _FLOAT32, _FLOAT32),
+        ElementType("float64", _FLOAT64, _FLOAT64),
+        ElementType("float16", np.dtype(np.float16), _FLOAT32),
+        ElementType("bfloat16", np.dtype(ml_dtypes.bfloat16), _FLOAT32),
+    )
+}
+
+
+def element_type(name: str) -> ElementType:
+    """Look up an element type.
+
+    Raises:
+        UserError: there is none of this name.
+    """
+    if name not in ELEMENT_TYPES:
+        raise UserError(f"no element type {name!r}: choose from {', '.join(ELEMENT_TYPES)}")
+    return ELEMENT_TYPES[name]
+
+
+class Arrays(Protocol):
+    """What the executor and the transports need of an array library, for one element type.
+
+    A *wire* array has the storage type of the user's buffer, a *work* array the type sums are in.
+    """
+
+    kind: ElementType
+    device: str
+
+    def wire_empty(self, count: int) -> Array:
+        """A new uninitialised wire array of `count` elements."""
+
+    def work_of(self, buffer: Array) -> Array:
+        """The work array for a wire buffer: itself where the two types are one, else a new one."""
+
+    def copy(self, wire: Array) -> Array:
+        """A copy of some wire elements."""
+
+    def decode(self, wire: Array, work: Array) -> None:
+        """Convert wire elements into work elements (nothing to do where they are one array)."""
+
+    def encode(self, work: Array, wire: Array) -> None:
+        """Round work elements into wire elements."""
+
+    def add(self, work: Array, wire: Array) -> None:
+        """Add received wire elements to the sum, in place."""
+
+    def to_host(self, wire: Array, slot: Bytes | None) -> Bytes:
+        """The elements' bytes in host memory: the array's own, or copied to the pinned `slot`."""
+
+    def from_host(self, host: Bytes, wire: Array) -> None:
+        """Copy received bytes to the device; nothing to do where they already lie in `wire`."""
+
+    def host_slot(self, nbytes: int) -> Bytes | None:
+        """Pinned host memory for staging, or None where the arrays are host memory already."""
+
+    def synchronize(self) -> None:
+        """Wait until all work handed to the device has taken effect."""
+
+
+class NumpyArrays:
+    """Arrays in host memory."""
+
+    device = "cpu"
+
+    def __init__(self, kind: ElementType) -> None:
+        """Serve buffers of this element type."""
+        self.kind = kind
+
+    def wire_empty(self, count: int) -> Array:  # noqa: D102
+        return np.empty(count, self.kind.wire)
+
+    def work_of(self, buffer: Array) -> Array:  # noqa: D102
+        if self.kind.wire == self.kind.work:
+            return buffer
+        return np.empty(len(buffer), self.kind.work)
+
+    def copy(self, wire: Array) -> Array:  # noqa: D102
+        return wire.copy()
+
+    def decode(self, wire: Array, work: Array) -> None:  # noqa: D102
+        if self.kind.wire != self.kind.work:
+            np.copyto(work, wire, casting="unsafe")
+
+    def encode(self, work: Array, wire: Array) -> None:  # noqa: D102
+        if self.kind.wire != self.kind.work:
+            np.copyto(wire, work, casting="unsafe")
+
+    def add(self, work: Array, wire: Array) -> None:  # noqa: D102
+        if self.kind.wire == self.kind.work:
+            np.add(work, wire, out=work)
+        else:
+            np.add(work, wire.astype(self.kind.work), out=work)
+
+    def to_host(self, wire: Array, slot: Bytes | None) -> Bytes:  # noqa: D102
+        view: Bytes = wire.view(np.uint8)
+        return view
+
+    def from_host(self, host: Bytes, wire: Array) -> None:  # noqa: D102
+        pass
+
+    def host_slot(self, nbytes: int) -> Bytes | None:  # noqa: D102
+        return None
+
+    def synchronize(self) -> None:  # noqa: D102
+        pass
+
+
+class CupyArrays:
+    """Arrays in the memory of one GPU; bfloat16 is stored as uint16, since CuPy lacks the type.
+
+    Work runs on one stream of our own, and the host waits only where it must read or hand over
+    bytes, so computation on other streams goes on.
+    """
+
+    def __init__(self, kind: ElementType) -> None:
+        """Serve buffers of this element type on the current device."""
+        import cupy
+
+        self.kind = kind
+        self.device = f"cuda:{cupy.cuda.Device().id}"
+        self._cupy = cupy
+        self.stream = cupy.cuda.Stream(non_blocking=True)
+        self._storage = np.dtype(np.uint16) if kind.name == "bfloat16" else kind.wire
+        to_float = "__uint_as_float(((unsigned int)w) << 16)" if kind.name == "bfloat16" else "w"
+        # Round to nearest, ties to even, on the upper half; NaN stays NaN.
+        to_wire = (
+            "unsigned int u = __float_as_uint(x);"
+            "w = (u & 0x7fffffffu) > 0x7f800000u ? (u >> 16) | 0x40u"
+            " : (u + 0x7fffu + ((u >> 16) & 1u)) >> 16;"
+            if kind.name == "bfloat16"
+            else "w = x;"
+        )
+        wire, work = self._storage.name, kind.work.name
+        self._add = cupy.ElementwiseKernel(
+            f"{wire} w", f"{work} x", f"x += {to_float};", "commbench_add"
+        )
+        self._decode = cupy.ElementwiseKernel(
+            f"{wire} w", f"{work} x", f"x = {to_float};", "commbench_decode"
+        )
+        self._encode = cupy.ElementwiseKernel(f"{work} x", f"{wire} w", to_wire, "commbench_encode")
+
+    def wire_empty(self, count: int) -> Array:  # noqa: D102
+        return self._cupy.empty(count, self._storage)
+
+    def work_of(self, buffer: Array) -> Array:  # noqa: D102
+        if self.kind.wire == self.kind.work:
+            return buffer
+        return self._cupy.empty(len(buffer), self.kind.work)
+
+    def copy(self, wire: Array) -> Array:  # noqa: D102
+        with self.stream:
+            return wire.copy()
+
+    def decode(self, wire: Array, work: Array) -> None:  # noqa: D102
+        if self.kind.wire != self.kind.work:
+            with self.stream:
+                self._decode(wire, work)
+
+    def encode(self, work: Array, wire: Array) -> None:  # noqa: D102
+        if self.kind.wire != self.kind.work:
+            with self.stream:
+                self._encode(work, wire)
+
+    def add(self, work: Array, wire: Array) -> None:  # noqa: D102
+        with self.stream:
+            self._add(wire, work)
+
+    def to_host(self, wire: Array, slot: Bytes | None) -> Bytes:  # noqa: D102
+        assert slot is not None
+        host = slot[: wire.nbytes]
+        wire.view(np.uint8).get(out=host, stream=self.stream)
+        self.stream.synchronize()
+        return host
+
+    def from_host(self, host: Bytes, wire: Array) -> None:  # noqa: D102
+        wire.view(np.uint8).set(host, stream=self.stream)
+        # The slot is reused as soon as this returns.
+        self.stream.synchronize()
+
+    def host_slot(self, nbytes: int) -> Bytes | None:  # noqa: D102
+        memory = self._cupy.cuda.alloc_pinned_memory(nbytes)
+        return np.frombuffer(memory, np.uint8, nbytes)
+
+    def synchronize(self) -> None:  # noqa: D102
+        self.stream.synchronize()
+
+
+def gpu_count() -> int:
+    """How many CUDA devices CuPy can use; 0 without CuPy or without a driver."""
+    try:
+        import cupy
+
+        return int(cupy.cuda.runtime.getDeviceCount())
+    except Exception:  # CuPy's own errors cannot be named where it is not installed.
+        return 0
+
+
+def arrays_for(device: str, dtype: str) -> Arrays:
+    """The array library for ``cpu`` or ``cuda`` buffers of the named element type.
+
+    Raises:
+        UserError: an unknown element type or device, or no usable GPU.
+    """
+    kind = element_type(dtype)
+    if device == "cpu":
+        return NumpyArrays(kind)
+    if device.startswith("cuda"):
+        if gpu_count() == 0:
+            raise UserError("--device cuda: CuPy finds no CUDA device here; use --device cpu")
+        return CupyArrays(kind)
+    raise UserError(f"no device {device!r}: choose cpu or cuda")
+
+
+def from_torch(tensor: torch.Tensor) -> Array:
+    """The array that shares a contiguous one-dimensional tensor's memory; never a copy.
+
+    float32, float64, float16 and bfloat16; on the CPU a NumPy array, on CUDA a CuPy array.
+    """
+    import torch
+
+    raw = tensor.detach()
+    narrow = raw.dtype is torch.bfloat16
+    if narrow:
+        raw = raw.view(torch.int16)
+    if raw.device.type == "cpu":
+        array = raw.numpy()
+        return array.view(ml_dtypes.bfloat16) if narrow else array
+    import cupy
+
+    device_array = cupy.from_dlpack(raw)
+    return device_array.view(np.uint16) if narrow else device_array

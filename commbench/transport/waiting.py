@@ -1,0 +1,78 @@
+"""How a rank waits for its peers: politely, and never for ever."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+# Many ranks share few cores on a workstation. A short wait only gives way to the other ranks; a
+# longer one sleeps, ever longer, so that a hundred waiting ranks leave the cores to the others.
+_YIELDS = 200
+_FIRST_SLEEP_S = 20e-6
+_LONGEST_SLEEP_S = 1e-3
+
+
+class PeerTimeout(Exception):  # noqa: N818
+    """A peer did not answer within the time limit; the message names who waited for whom."""
+
+
+def wait_until(ready: Callable[[], bool], timeout_s: float, waiting_for: Callable[[], str]) -> None:
+    """Poll `ready` until it is true, yielding the core.
+
+    Raises:
+        PeerTimeout: after `timeout_s` seconds, saying what `waiting_for` tells.
+    """
+    for _ in range(_YIELDS):
+        if ready():
+            return
+        os.sched_yield()
+    deadline = time.monotonic() + timeout_s
+    pause = _FIRST_SLEEP_S
+    while not ready():
+        if time.monotonic() > deadline:
+            raise PeerTimeout(f"{waiting_for()}: nothing came within {timeout_s:g} s (--timeout)")
+        time.sleep(pause)
+        pause = min(2 * pause, _LONGEST_SLEEP_S)
+
+
+class Watchdog:
+    """Puts a time limit on blocking library calls, which cannot be polled.
+
+    One daemon thread for the process; entering and leaving a guarded call only writes a variable.
+    """
+
+    def __init__(self, timeout_s: float, expired: Callable[[str], None]) -> None:
+        """Call `expired(what)` from the thread when a guarded call takes over `timeout_s`."""
+        self._timeout_s = timeout_s
+        self._expired = expired
+        self._guarded: tuple[float, str] | None = None
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._watch, name="commbench-watchdog", daemon=True)
+        self._thread.start()
+
+    @contextmanager
+    def guard(self, what: str) -> Iterator[None]:
+        """Limit the time of the block; `what` completes "rank 3 waited for ..."."""
+        outer = self._guarded
+        self._guarded = (time.monotonic() + self._timeout_s, what)
+        try:
+            yield
+        finally:
+            self._guarded = outer
+
+    def close(self) -> None:
+        """End the thread."""
+        self._stop.set()
+        self._thread.join()
+
+    def _watch(self) -> None:
+        while not self._stop.wait(min(1.0, self._timeout_s / 4)):
+            guarded = self._guarded
+            if guarded is not None and time.monotonic() > guarded[0]:
+                self._expired(
+                    f"{guarded[1]}: nothing came within {self._timeout_s:g} s (--timeout)"
+                )
+                return
