@@ -1,0 +1,135 @@
+"""`commbench info`: what a run file says, or what this installation can do."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+# Computed by the summary and shown in tables of their own, or not worth a row.
+_APART = {"file", "format", "status", "phases_s", "sweep", "options", "versions", "environment"}
+
+
+@click.command("info")
+@click.argument("file", required=False, type=click.Path(path_type=Path))
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of tables.")
+def command(file: Path | None, as_json: bool) -> None:
+    """Tell what a run FILE says; without FILE, what this installation can do.
+
+    FILE may belong to a run that still goes on or was killed.
+    """
+    if file is None:
+        installation = _installation()
+        click.echo(json.dumps(installation, indent=2)) if as_json else _show(
+            [_pairs("commbench", installation)]
+        )
+        return
+    from commbench.record.reader import summary, to_json
+
+    run = summary(file)
+    click.echo(to_json(run)) if as_json else _show(_run_tables(run))
+
+
+def _installation() -> dict[str, Any]:
+    import mpi4py
+
+    from commbench import environment
+    from commbench.registry import topology_names
+    from commbench.transport import TRANSPORTS
+
+    mpi4py.rc.initialize = False  # asking for the version must not start MPI
+    try:
+        mpi = environment.mpi_library()
+    except (ImportError, RuntimeError) as error:
+        mpi = f"none: {error}"
+    return {
+        "versions": environment.versions(),
+        "git_revision": environment.git_revision() or "",
+        "mpi_library": mpi,
+        "host": environment.host(),
+        "cpu_model": environment.cpu_model(),
+        "cpu_count": environment.cpu_count(),
+        "devices": environment.devices(),
+        "exchanges": topology_names(),
+        "transports": list(TRANSPORTS),
+        "environment": environment.variables(),
+    }
+
+
+def _run_tables(run: dict[str, Any]) -> list[Table]:
+    from commbench.record.reader import progress
+
+    facts = {name: value for name, value in run.items() if name not in _APART}
+    tables = [_pairs(run["file"], {"status": progress(run), **facts})]
+    for name in ("options", "versions", "environment"):
+        if run.get(name):
+            tables.append(_pairs(name, run[name]))
+    if "phases_s" in run:
+        medians = {name: _milliseconds(value) for name, value in run["phases_s"].items()}
+        tables.append(_pairs("median over ranks and steps", medians))
+    if "sweep" in run:
+        tables.append(_sweep_table(run["sweep"]))
+    return tables
+
+
+def _pairs(title: str, values: dict[str, Any]) -> Table:
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(title=title, title_justify="left", show_header=False, box=None)
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, value in values.items():
+        table.add_row(Text(name), Text(_text(value)))
+    return table
+
+
+def _sweep_table(cells: list[dict[str, Any]]) -> Table:
+    from rich.table import Table
+
+    table = Table(title="slowest rank, median over iterations", title_justify="left", box=None)
+    table.add_column("exchange")
+    for heading in ("size (B)", "time", "iterations", "hottest rank (B)", "wrong"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for cell in cells:
+        numbers = (
+            cell["size_bytes"],
+            cell["iterations"],
+            cell["hottest_rank_bytes"],
+            cell["wrong"],
+        )
+        size, iterations, hottest, wrong = map(_text, numbers)
+        table.add_row(
+            cell["exchange"], size, _milliseconds(cell["median_s"]), iterations, hottest, wrong
+        )
+    return table
+
+
+def _milliseconds(seconds: float) -> str:
+    return "-" if math.isnan(seconds) else f"{seconds * 1e3:.3f} ms"
+
+
+def _text(value: object) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {_text(item)}" for key, item in value.items()) or "-"
+    if isinstance(value, list):
+        return ", ".join(map(_text, value)) or "-"
+    if isinstance(value, float):
+        return f"{value:.0f}" if value.is_integer() else f"{value:.5g}"
+    return str(value) or "-"
+
+
+def _show(tables: list[Table]) -> None:
+    from rich.console import Console
+
+    console = Console(highlight=False)
+    for i, table in enumerate(tables):
+        if i:
+            console.print()
+        console.print(table)
