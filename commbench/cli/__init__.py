@@ -1,0 +1,56 @@
+"""The command line: one file a command, this one puts them together and speaks of errors."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import click
+
+import commbench
+from commbench.cli import info, report, sweep, train, verify
+from commbench.errors import EXIT_USER, UserError
+from commbench.launcher import launched_rank
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(commbench.__version__, prog_name="commbench")
+def commands() -> None:
+    r"""Parameter server or all-reduce? Settle it with a real model on real MPI ranks.
+
+    \b
+      mpirun -n 4 commbench train --model nin --exchange tree
+      mpirun -n 4 commbench train --model nin --exchange parameter-server
+      mpirun -n 4 commbench sweep --exchange all --check
+      commbench report results/*.h5 --output comparison.png
+
+    Every command also runs on its own, as a job of one rank.
+    """
+
+
+for _module in (train, sweep, verify, info, report):
+    commands.add_command(_module.command)
+
+
+def main() -> None:
+    """Run the command line; under mpirun rank 0 speaks for all.
+
+    Exit status 0 when all went well, 1 for a bug or a wrong result, 2 for bad input.
+    """
+    speaks = launched_rank() == 0
+    if not speaks:
+        # All ranks read the same command line, and one help text is enough.
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115
+    try:
+        status = commands.main(standalone_mode=False)
+    except click.exceptions.Abort:
+        status = 130
+    except click.ClickException as error:
+        if speaks:
+            error.show()
+        status = EXIT_USER
+    except UserError as error:
+        if speaks:
+            print(f"commbench: error: {error}", file=sys.stderr)
+        status = EXIT_USER
+    sys.exit(status)

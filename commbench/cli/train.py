@@ -1,0 +1,161 @@
+"""`commbench train`: the main job."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from commbench.cli.options import exchange_options, topology_options
+
+if TYPE_CHECKING:
+    from commbench.trainer import Outcome
+
+
+@click.command("train")
+@click.option("--model", default="nin", show_default=True, help="The network.")
+@click.option(
+    "--exchange",
+    default="tree",
+    show_default=True,
+    help="How gradients are summed: NAME[@option=value...]; `commbench info` lists them.",
+)
+@click.option(
+    "--data",
+    default="fashion-mnist-subset",
+    show_default=True,
+    help="fashion-mnist-subset (shipped: 10,000 training and 2,000 test images), fashion-mnist "
+    "(all 70,000, from Debian's dataset-fashion-mnist or --data-folder) or synthetic.",
+)
+@click.option(
+    "--data-folder",
+    type=click.Path(path_type=Path),
+    help="Folder of the four idx files for --data fashion-mnist.",
+)
+@click.option("--classes", type=click.IntRange(min=2), default=10, show_default=True)
+@click.option(
+    "--image-size",
+    type=click.IntRange(min=1),
+    default=48,
+    show_default=True,
+    help="Side of the images in pixels, scaled up or down; the papers use 224.",
+)
+@click.option(
+    "--batch",
+    type=click.IntRange(min=1),
+    default=32,
+    show_default=True,
+    help="Global batch: images per step over all workers.",
+)
+@click.option(
+    "--epochs",
+    type=click.FloatRange(min=0, min_open=True),
+    default=5.0,
+    show_default=True,
+    help="Passes over the training images.",
+)
+@click.option("--steps", type=click.IntRange(min=1), help="Length in steps, instead of --epochs.")
+@click.option(
+    "--recipe",
+    default="firecaffe-nin",
+    show_default=True,
+    help="Preset, or a TOML file: learning rate by batch and step, momentum, weight decay. Its "
+    "schedule is scaled to the length of the run.",
+)
+@click.option(
+    "--lr",
+    type=click.FloatRange(min=0, min_open=True),
+    default=0.01,
+    show_default=True,
+    help="Learning rate at the start, in place of the recipe's (see --recipe-lr).",
+)
+@click.option(
+    "--recipe-lr",
+    is_flag=True,
+    help="Start from the recipe's own learning rate for this batch, not from --lr.",
+)
+@click.option("--seed", type=click.IntRange(min=0), default=1, show_default=True)
+@click.option(
+    "--evaluate-every",
+    type=click.FloatRange(min=0, min_open=True),
+    default=1.0,
+    show_default=True,
+    metavar="EPOCHS",
+    help="Measure top-1 and top-5 on the test images this often, and at the end.",
+)
+@click.option(
+    "--threads",
+    type=click.IntRange(min=1),
+    help="CPU threads of each rank. [default: OMP_NUM_THREADS, or the cores shared out]",
+)
+@click.option(
+    "--output",
+    type=click.Path(path_type=Path),
+    help="The run file. [default: a new name in --results]",
+)
+@click.option(
+    "--results",
+    type=click.Path(path_type=Path),
+    default=Path("results"),
+    show_default=True,
+    help="Folder for run files without --output.",
+)
+@click.option(
+    "--progress",
+    type=click.Choice(["auto", "bar", "lines", "none"]),
+    default="auto",
+    show_default=True,
+    help="A bar on a terminal, lines elsewhere; mpirun usually hides its terminal, so ask for it.",
+)
+@exchange_options
+def command(**options: Any) -> None:
+    r"""Train a network on all ranks and record accuracy and the time of every phase.
+
+    \b
+      mpirun -n 4 commbench train --model nin --exchange tree
+
+    trains NiN for five epochs on the shipped Fashion-MNIST subset: about two minutes on two cores.
+    Each rank computes the gradient of its share of every batch, the exchange adds the gradients up,
+    and all ranks take the same step. The same seed gives bitwise the same weights on every rank and
+    in every run with the same exchange and ranks.
+    """
+    from commbench.job import mpi_job
+    from commbench.registry import parse_exchange
+
+    server = topology_options(options.pop("server"))
+    exchange = parse_exchange(options.pop("exchange"), server)
+    if options.pop("recipe_lr"):
+        options["lr"] = None
+    timeout_s = options.pop("timeout")
+    with mpi_job(timeout_s) as job:
+        from commbench.course import Settings
+        from commbench.trainer import train
+
+        outcome = train(job, Settings(exchange=exchange, timeout_s=timeout_s, **options))
+        if outcome and options["progress"] != "none":
+            _print(outcome)
+
+
+def _print(outcome: Outcome) -> None:
+    """The end of the run in a few lines."""
+    import numpy as np
+
+    rates = np.array(outcome.images_per_s)
+    # The first step pays for memory and for peers that are still starting.
+    rates = rates[1:] if len(rates) > 1 else rates
+    jitter = 1.4826 * np.median(np.abs(rates - np.median(rates)))
+    error = rates.std() / np.sqrt(len(rates))
+    total = sum(outcome.phase_s.values())
+    phases = ", ".join(
+        f"{name} {seconds * 1e3:.1f} ms ({seconds / total:.0%})"
+        for name, seconds in outcome.phase_s.items()
+    )
+    print(f"top-1 {outcome.top1:.2%}, top-5 {outcome.top5:.2%}, last loss {outcome.loss:.4f}")
+    print(f"a step, mean over workers: {phases}")
+    print(f"images/sec: {rates.mean():.1f} +/- {error:.1f} (jitter = {jitter:.1f})")
+    print(f"training took {outcome.train_s:.1f} s, evaluations apart")
+    print(f"run file: {outcome.path}")
+    print(f"          commbench info {outcome.path}")
+    sys.stdout.flush()

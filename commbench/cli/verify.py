@@ -1,0 +1,83 @@
+"""`commbench verify`: prove an exchange's schedules and count them, without running anything."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import Any
+
+import click
+
+from commbench.cli.options import server_option, topology_options
+
+
+@click.command("verify")
+@click.option("--exchange", required=True, help="NAME[@option=value...], a,b,c or all.")
+@click.option(
+    "--ranks",
+    "sizes",
+    type=click.IntRange(min=1),
+    multiple=True,
+    required=True,
+    help="Number of ranks; repeat it for several.",
+)
+@click.option(
+    "--count",
+    type=click.IntRange(min=0),
+    default=7_595_176,
+    show_default=True,
+    help="Elements in the buffer (float32) for the bytes printed; the proof holds for any. The "
+    "default is NiN's gradient.",
+)
+@server_option
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON array instead of tables.")
+def command(
+    exchange: str, sizes: tuple[int, ...], count: int, server: str | None, as_json: bool
+) -> None:
+    """Prove that every rank ends with every contribution exactly once and nobody waits for ever.
+
+    Plays all ranks symbolically and prints rounds, messages, and the bytes sent and received: by
+    the busiest rank and by all together, counted from the schedule, beside the textbook formula.
+    Exits with 1 when a schedule is wrong or does not cost what its formula says.
+    """
+    from commbench.registry import parse_exchanges
+    from commbench.verify import verify
+
+    choices = parse_exchanges(exchange, topology_options(server))
+    results = [verify(choice, size, count) for choice in choices for size in sizes]
+    if as_json:
+        print(json.dumps([result.to_dict() for result in results], indent=2))
+    else:
+        _print_table(results, count)
+    if not all(result.ok for result in results):
+        sys.exit(1)
+
+
+def _print_table(results: list[Any], count: int) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(
+        title=f"buffer of {count:,} float32, {4 * count:,} bytes",
+        title_justify="left",
+    )
+    table.add_column("exchange")
+    table.add_column("ranks", justify="right")
+    table.add_column("")
+    for name in ("rounds", "messages", "most sent (B)", "most received (B)", "all sent (B)"):
+        table.add_column(name, justify="right")
+    table.add_column("verdict")
+    for result in results:
+        verdict = "[green]ok[/green]" if result.ok else "[red]WRONG[/red]"
+        table.add_row(
+            result.exchange, str(result.ranks), "counted\nformula", *result.cells(), verdict
+        )
+    console = Console(width=None if sys.stdout.isatty() else 160)
+    console.print(table)
+    for result in results:
+        if result.note:
+            console.print(
+                f"{result.exchange} on {result.ranks} ranks: {result.note}",
+                markup=False,
+                highlight=False,
+            )

@@ -1,0 +1,187 @@
+"""Everything that is settled before the first training step: settings, data, length, run file."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+import torch
+
+from commbench.arrays import arrays_for
+from commbench.errors import UserError
+from commbench.job import Job
+from commbench.proof import ProofError, prove
+from commbench.record import Bucket, RunFile, default_path, training_groups
+from commbench.registry import Choice
+from commbench.schedule import Schedule, traffic
+from commbench.telemetry import PHASES
+from commbench.workloads.data import Dataset, load_data, order
+from commbench.workloads.recipes.recipe import Plan, Recipe, load_recipe
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The options of a training run; `commbench train --help` tells what each means."""
+
+    model: str
+    exchange: Choice
+    data: str
+    data_folder: Path | None
+    classes: int
+    image_size: int
+    batch: int
+    epochs: float
+    steps: int | None
+    recipe: str
+    lr: float | None
+    seed: int
+    evaluate_every: float
+    device: str
+    transport: str
+    timeout_s: float
+    threads: int | None
+    output: Path | None
+    results: Path
+    progress: str
+
+    def as_options(self) -> dict[str, object]:
+        """Every option by name, as the run file stores them."""
+        options = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {**options, "exchange": self.exchange.spec}
+
+
+@dataclass(frozen=True)
+class Course:
+    """What is settled before the first step, alike on every rank."""
+
+    data: Dataset
+    recipe: Recipe
+    plan: Plan
+    schedules: list[Schedule]
+    workers: list[int]
+    steps_per_epoch: int
+    total_steps: int
+    evaluate_after: list[int]
+
+
+def prepare(job: Job, settings: Settings) -> Course:
+    """Load and check everything a run needs.
+
+    Raises:
+        UserError: on every rank, if any of them cannot run with these settings.
+    """
+
+    def check() -> Course:
+        arrays_for(settings.device, "float32")
+        recipe = load_recipe(settings.recipe)
+        schedules = settings.exchange.schedules(job.size)
+        workers = [rank for rank, schedule in enumerate(schedules) if schedule.contributes]
+        data = load_data(
+            settings.data,
+            folder=settings.data_folder,
+            classes=settings.classes,
+            image_size=settings.image_size,
+            seed=settings.seed,
+        )
+        per_epoch = order.steps_per_epoch(len(data.train), settings.batch, len(workers))
+        total = settings.steps or max(1, round(settings.epochs * per_epoch))
+        every = max(1, round(settings.evaluate_every * per_epoch))
+        return Course(
+            data=data,
+            recipe=recipe,
+            plan=recipe.plan(settings.batch, total, settings.lr),
+            schedules=schedules,
+            workers=workers,
+            steps_per_epoch=per_epoch,
+            total_steps=total,
+            evaluate_after=sorted({*range(every, total + 1, every), total}),
+        )
+
+    course = job.agree(check)
+    # A wrong schedule would train a wrong model, or hang; rank 0 proves it for all.
+    job.on_root(lambda: _prove(settings.exchange, course.schedules))
+    return course
+
+
+def _prove(exchange: Choice, schedules: list[Schedule]) -> None:
+    try:
+        prove(schedules)
+    except ProofError as error:
+        raise UserError(
+            f"exchange {exchange.spec} is wrong on {len(schedules)} ranks: {error}"
+        ) from error
+
+
+def create_run_file(
+    settings: Settings,
+    course: Course,
+    *,
+    gradient: torch.Tensor,
+    threads: int,
+    hosts: list[str],
+    devices: list[str],
+) -> RunFile:
+    """Create the run's file, on rank 0 only.
+
+    Args:
+        settings: stored as options.
+        course: stored as attributes, and gives the tables their lengths.
+        gradient: the ``(n,)`` buffer that is exchanged.
+        threads: CPU threads of each rank, as used.
+        hosts: the host of every rank.
+        devices: the device of every rank.
+
+    Raises:
+        UserError: there is a file of this name, or none can be made.
+    """
+    count, itemsize = gradient.numel(), gradient.element_size()
+    moved = [traffic(schedule, count) for schedule in course.schedules]
+    known = settings.exchange.name != "native"
+    path = settings.output
+    if path is None:
+        stem = f"train-{settings.model}-{settings.exchange.spec}-n{len(hosts)}"
+        path = default_path(settings.results, stem)
+    return RunFile.create(
+        path,
+        unique=settings.output is None,
+        kind="train",
+        seed=settings.seed,
+        hosts=hosts,
+        devices=devices,
+        options={**settings.as_options(), "threads": threads},
+        attributes={
+            "model": settings.model,
+            "parameters": count,
+            "exchange": settings.exchange.spec,
+            "ranks": len(hosts),
+            "workers": len(course.workers),
+            "global_batch": settings.batch,
+            "data": course.data.name,
+            "data_source": course.data.source,
+            "train_images": len(course.data.train),
+            "test_images": len(course.data.test),
+            "recipe": course.recipe.name,
+            "base_lr": course.plan.base_lr,
+            "momentum": course.plan.momentum,
+            "weight_decay": course.plan.weight_decay,
+            "top1": math.nan,
+            "top5": math.nan,
+        },
+        groups=training_groups(
+            steps=course.total_steps,
+            ranks=len(hosts),
+            phases=PHASES,
+            evaluations=len(course.evaluate_after),
+            buckets=[
+                Bucket(
+                    count * itemsize,
+                    settings.exchange.spec,
+                    [one.messages_sent for one in moved] if known else None,
+                    [one.messages_received for one in moved] if known else None,
+                    [one.elements_sent * itemsize for one in moved] if known else None,
+                    [one.elements_received * itemsize for one in moved] if known else None,
+                )
+            ],
+        ),
+    )

@@ -1,0 +1,150 @@
+"""One rank's copy of the model: what a training step does, phase by phase."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from itertools import pairwise
+from time import perf_counter
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.nn import functional
+
+from commbench.arrays import arrays_for, from_torch
+from commbench.buckets import single_bucket
+from commbench.exchange import Exchange
+from commbench.job import Job
+from commbench.schedule import Schedule
+from commbench.transport import open_transport
+from commbench.workloads.data import Split
+from commbench.workloads.models.dropout import sample_keys, set_samples
+from commbench.workloads.recipes.recipe import Plan, Recipe
+from commbench.workloads.recipes.sgd import CaffeSGD, parameter_groups
+
+_EVALUATION_BATCH = 250
+
+
+class Replica:
+    """Model, gradient bucket, exchange and optimizer of one rank.
+
+    Every rank has one, a dedicated server too: its bucket is what it sums others' gradients in.
+    """
+
+    def __init__(
+        self,
+        job: Job,
+        model: torch.nn.Module,
+        *,
+        recipe: Recipe,
+        plan: Plan,
+        schedule: Schedule,
+        transport: str,
+        device: str,
+        timeout_s: float,
+    ) -> None:
+        """Put the model on its device, start from rank 0's weights and prepare the exchange."""
+        index = job.local_rank % max(1, torch.cuda.device_count())
+        self.device = torch.device("cpu" if device == "cpu" else f"cuda:{index}")
+        self.synchronize: Callable[[], None] = lambda: None
+        if device != "cpu":
+            torch.cuda.set_device(self.device)
+            self.synchronize = torch.cuda.current_stream().synchronize
+        self.model = model.to(self.device)
+        for parameter in self.model.parameters():
+            value = parameter.detach().cpu()
+            job.broadcast(value.numpy())
+            parameter.data.copy_(value)
+        self.bucket = single_bucket(self.model.parameters())
+        self.plan = plan
+        self.contributes = schedule.contributes
+        self.optimizer = CaffeSGD(
+            parameter_groups(self.model, recipe),
+            lr=plan.base_lr,
+            momentum=plan.momentum,
+            weight_decay=plan.weight_decay,
+        )
+        arrays = arrays_for(device, "float32")
+        self.exchange = Exchange(
+            schedule,
+            from_torch(self.bucket.gradient),
+            open_transport(transport, job, arrays),
+            timeout_s=timeout_s,
+        )
+
+    def step(
+        self,
+        data: Split,
+        share: NDArray[np.int64],
+        *,
+        step: int,
+        epoch: int,
+        global_batch: int,
+        seed: int,
+    ) -> tuple[float, list[float]]:
+        """One step of synchronous SGD.
+
+        Args:
+            data: the training set.
+            share: ``(b,)`` indices of this rank's samples of the global batch.
+            step: from 0, sets the learning rate.
+            epoch: from 0, part of the key of the dropout masks.
+            global_batch: samples of all ranks together; the loss is their mean.
+            seed: of the run.
+
+        Returns:
+            The sum of the losses of this rank's samples, and the seconds of each phase:
+            input, forward, backward, exchange, update.
+        """
+        marks = [perf_counter()]
+
+        def mark() -> None:
+            self.synchronize()
+            marks.append(perf_counter())
+
+        images, labels = data.batch(share)
+        images, labels = images.to(self.device), labels.to(self.device)
+        set_samples(self.model, sample_keys(seed, epoch, share))
+        mark()
+        self.model.train()
+        self.bucket.clear()
+        loss_sum = functional.cross_entropy(self.model(images), labels, reduction="sum")
+        mark()
+        # Divided by the global batch before the gradients are added, so their sum is the mean.
+        (loss_sum / global_batch).backward()  # type: ignore[no-untyped-call]
+        mark()
+        self.exchange.run()
+        mark()
+        self.optimizer.set_lr(self.plan.lr(step))
+        self.optimizer.step()
+        mark()
+        seconds = [after - before for before, after in pairwise(marks)]
+        return loss_sum.item(), seconds
+
+    def serve(self) -> tuple[float, list[float]]:
+        """A step of a rank without data: it only takes part in the exchange."""
+        start = perf_counter()
+        self.exchange.run()
+        return 0.0, [0.0, 0.0, 0.0, perf_counter() - start, 0.0]
+
+    @torch.no_grad()
+    def evaluate(self, data: Split, share: NDArray[np.int64]) -> NDArray[np.float64]:
+        """Count over this rank's test samples: right at first guess, among five, loss sum."""
+        self.model.eval()
+        totals = np.zeros(3)
+        for start in range(0, len(share), _EVALUATION_BATCH):
+            images, labels = data.batch(share[start : start + _EVALUATION_BATCH])
+            labels = labels.to(self.device)
+            logits = self.model(images.to(self.device))
+            guesses = logits.topk(min(5, logits.shape[1])).indices == labels[:, None]
+            loss = functional.cross_entropy(logits, labels, reduction="sum")
+            totals += [guesses[:, 0].sum().item(), guesses.sum().item(), loss.item()]
+        return totals
+
+    def fingerprint(self) -> str:
+        """SHA-256 of all weights, in the model's order."""
+        digest = hashlib.sha256()
+        for parameter in self.model.parameters():
+            digest.update(parameter.detach().cpu().numpy().tobytes())
+        return digest.hexdigest()

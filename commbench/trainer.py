@@ -1,0 +1,260 @@
+"""Synchronous data-parallel training: one model, one recipe, any exchange.
+
+Every rank computes the gradient of its share of the global batch, the exchange adds the gradients
+up, and every rank takes the same step. Which samples a step sees, and which units dropout leaves
+out, depend on the seed alone; so the number of ranks changes the loss by rounding only, and one
+exchange at one number of ranks gives bitwise the same weights in every run.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import resource
+from collections import deque
+from dataclasses import dataclass
+from pathlib import Path
+from time import perf_counter
+
+import numpy as np
+import torch
+
+from commbench.course import Course, Settings, create_run_file, prepare
+from commbench.errors import UserError
+from commbench.job import Job
+from commbench.progress import Display, Glance
+from commbench.record import RunFile
+from commbench.replica import Replica
+from commbench.telemetry import PHASES, Row, Telemetry
+from commbench.workloads.data import order
+from commbench.workloads.models import build_model
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """The end of a run, on rank 0."""
+
+    path: Path
+    top1: float
+    top5: float
+    loss: float
+    train_s: float
+    images_per_s: list[float]
+    phase_s: dict[str, float]
+
+
+def train(job: Job, settings: Settings) -> Outcome | None:
+    """Train, recording to the run file as it goes; the outcome on rank 0, None elsewhere.
+
+    Raises:
+        UserError: bad settings, or a loss that is no longer a finite number.
+    """
+    course = prepare(job, settings)
+    threads = settings.threads or int(os.environ.get("OMP_NUM_THREADS", "0"))
+    threads = threads or max(1, len(os.sched_getaffinity(0)) // job.local_size)
+    torch.set_num_threads(threads)
+    torch.backends.cudnn.benchmark = False
+    torch.backends.cudnn.deterministic = True
+    model = job.agree(
+        lambda: build_model(
+            settings.model,
+            classes=settings.classes,
+            image_size=settings.image_size,
+            seed=settings.seed,
+        )
+    )
+    replica = Replica(
+        job,
+        model,
+        recipe=course.recipe,
+        plan=course.plan,
+        schedule=course.schedules[job.rank],
+        transport=settings.transport,
+        device=settings.device,
+        timeout_s=settings.timeout_s,
+    )
+    hosts = job.all_gather_text(job.host)
+    devices = job.all_gather_text(str(replica.device))
+
+    def create() -> RunFile:
+        return create_run_file(
+            settings,
+            course,
+            gradient=replica.bucket.gradient,
+            threads=threads,
+            hosts=hosts,
+            devices=devices,
+        )
+
+    # The file stays with rank 0; the others learn whether it could be made.
+    made: list[RunFile] = []
+    job.on_root(lambda: made.append(create()))
+    run_file = made[0] if made else None
+    if run_file is None:
+        _Run(job, settings, course, replica, None).run()
+        return None
+    with run_file:
+        return _Run(job, settings, course, replica, run_file).run()
+
+
+class _Run:
+    """The loop and what it keeps count of."""
+
+    def __init__(
+        self,
+        job: Job,
+        settings: Settings,
+        course: Course,
+        replica: Replica,
+        file: RunFile | None,
+    ) -> None:
+        self.job = job
+        self.settings = settings
+        self.course = course
+        self.replica = replica
+        self.file = file
+        self.telemetry = Telemetry(job, self.record)
+        self.display = Display(course.total_steps, settings.progress if file else "none")
+        self.train_s = 0.0
+        self.step_s: list[float] = []
+        self.latest: deque[tuple[float, float]] = deque(maxlen=20)
+        self.loss_sums: dict[int, dict[int, float]] = {}
+        self.loss = self.top1 = self.top5 = math.nan
+
+    def run(self) -> Outcome | None:
+        """Go through all steps; returns on every rank when rank 0's file is complete."""
+        course, settings = self.course, self.settings
+        worker = course.workers.index(self.job.rank) if self.replica.contributes else None
+        upcoming = deque(course.evaluate_after)
+        samples = np.empty(0, np.int64)
+        self.job.barrier()
+        with self.display:
+            for step in range(course.total_steps):
+                epoch, step_in_epoch = divmod(step, course.steps_per_epoch)
+                start = perf_counter()
+                if worker is None:
+                    loss_sum, seconds = self.replica.serve()
+                else:
+                    if step_in_epoch == 0:
+                        samples = order.epoch_order(len(course.data.train), settings.seed, epoch)
+                    batch = order.global_batch(samples, step_in_epoch, settings.batch)
+                    loss_sum, seconds = self.replica.step(
+                        course.data.train,
+                        order.worker_share(batch, worker, len(course.workers)),
+                        step=step,
+                        epoch=epoch,
+                        global_batch=settings.batch,
+                        seed=settings.seed,
+                    )
+                    # The shuffle at an epoch's first step is input as well.
+                    seconds[0] += perf_counter() - start - sum(seconds)
+                self.took(step, perf_counter() - start, seconds)
+                self.telemetry.add(step, loss_sum, seconds)
+                if step + 1 == upcoming[0]:
+                    upcoming.popleft()
+                    self.evaluate(step + 1, len(course.evaluate_after) - len(upcoming) - 1)
+        self.telemetry.close()
+        fingerprint = self.replica.fingerprint()
+        memory = self.job.gather(np.array([resource.getrusage(resource.RUSAGE_SELF).ru_maxrss]))
+        if self.file is None or memory is None:
+            return None
+        self.file.finish(
+            top1=self.top1,
+            top5=self.top5,
+            train_s=self.train_s,
+            weights_sha256=fingerprint,
+            peak_memory_bytes=[int(kib) * 1024 for kib in memory[:, 0]],
+        )
+        return self.outcome(self.file)
+
+    def took(self, step: int, step_s: float, seconds: list[float]) -> None:
+        """Record and show a step on rank 0."""
+        self.train_s += step_s
+        if self.file is None:
+            return
+        epoch = (step + 1) / self.course.steps_per_epoch
+        rate = self.settings.batch / step_s
+        self.file["steps/epoch"][step] = epoch
+        self.file["steps/lr"][step] = self.course.plan.lr(step)
+        self.file["steps/images_per_s"][step] = rate
+        self.step_s.append(step_s)
+        self.latest.append((step_s, seconds[PHASES.index("exchange")]))
+        recent_s, exchange_s = np.sum(self.latest, axis=0)
+        self.display.update(
+            Glance(
+                step=step + 1,
+                epoch=epoch,
+                loss=self.loss,
+                top1=self.top1,
+                images_per_s=len(self.latest) * self.settings.batch / recent_s,
+                exchange_share=exchange_s / recent_s,
+            )
+        )
+
+    def record(self, rank: int, step: int, row: Row) -> None:
+        """Take in a rank's row, on rank 0; the loss is complete with the last rank's."""
+        assert self.file is not None
+        self.file["timing/seconds"][step, rank] = row[1:]
+        sums = self.loss_sums.setdefault(step, {})
+        sums[rank] = float(row[0])
+        if len(sums) == self.job.size:
+            # Added in rank order whatever order the rows came in: bitwise repeatable.
+            self.loss = sum(sums[other] for other in range(self.job.size)) / self.settings.batch
+            self.file["steps/loss"][step] = self.loss
+            del self.loss_sums[step]
+
+    def evaluate(self, steps: int, index: int) -> None:
+        """Test on all ranks, each on its share, and check that their weights agree."""
+        job, course = self.job, self.course
+        totals = np.zeros(3)
+        if self.replica.contributes:
+            everything = np.arange(len(course.data.test))
+            worker = course.workers.index(job.rank)
+            share = order.worker_share(everything, worker, len(course.workers))
+            totals = self.replica.evaluate(course.data.test, share)
+        totals = job.all_sum(totals) / len(course.data.test)
+        if not np.isfinite(totals).all():
+            raise UserError(
+                f"training diverged: the loss is {totals[2]} after {steps} steps; "
+                f"lower --lr (it was {course.plan.base_lr:g})"
+            )
+        self.check_weights(steps)
+        self.top1, self.top5 = float(totals[0]), float(totals[1])
+        if self.file is None:
+            return
+        epoch = steps / course.steps_per_epoch
+        values = (steps, epoch, self.train_s, self.top1, self.top5, float(totals[2]))
+        names = ("step", "epoch", "time_s", "top1", "top5", "loss")
+        for name, value in zip(names, values, strict=True):
+            self.file[f"eval/{name}"][index] = value
+        self.display.say(
+            f"epoch {epoch:.2f}: top-1 {self.top1:.2%}, top-5 {self.top5:.2%}, test loss "
+            f"{totals[2]:.4f}, after {self.train_s:.1f} s of training"
+        )
+
+    def check_weights(self, steps: int) -> None:
+        """Compare a digest of the weights over the workers; synchronous SGD keeps them equal."""
+        if not self.course.schedules[self.job.rank].reduces:
+            return
+        digest = np.frombuffer(bytes.fromhex(self.replica.fingerprint()), np.uint8)
+        digests = self.job.all_gather(digest)[self.course.workers]
+        different = np.flatnonzero((digests != digests[0]).any(axis=1))
+        if len(different):
+            ranks = [self.course.workers[index] for index in different]
+            raise RuntimeError(
+                f"after {steps} steps the weights on ranks {ranks} differ from those on rank "
+                f"{self.course.workers[0]}, though exchange {self.settings.exchange.spec} is exact"
+            )
+
+    def outcome(self, file: RunFile) -> Outcome:
+        """Sum the run up."""
+        timing = np.array(file["timing/seconds"])[:, self.course.workers]
+        return Outcome(
+            path=file.path,
+            top1=self.top1,
+            top5=self.top5,
+            loss=self.loss,
+            train_s=self.train_s,
+            images_per_s=[self.settings.batch / step_s for step_s in self.step_s],
+            phase_s=dict(zip(PHASES, timing.mean(axis=(0, 1)).tolist(), strict=True)),
+        )
