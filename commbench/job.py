@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from commbench import launcher
 from commbench.errors import EXIT_BUG, EXIT_USER, UserError
 from commbench.transport.waiting import PeerTimeout, Watchdog, wait_until
 
@@ -135,14 +136,14 @@ class Job:
                 self._say_once(f"commbench: error: {message}")
             wait_until(leaving.Test, _PARTING_S, lambda: "")
         except PeerTimeout:
-            self._say_once(f"commbench: error: {message}")
-            self.comm.Abort(EXIT_USER)
+            self.abort(f"commbench: error: {message}", EXIT_USER)
         self.watchdog.close()
         sys.exit(EXIT_USER)
 
     def abort(self, text: str, status: int = EXIT_BUG) -> NoReturn:
         """End the whole job at once; the first rank of a node to fail prints `text`."""
         self._say_once(text)
+        launcher.unlink_shared_memory()
         self.comm.Abort(status)
         os._exit(status)
 
@@ -172,12 +173,13 @@ class Job:
             fcntl.flock(self._first_to_fail, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             return
-        print(text, file=sys.stderr, flush=True)
+        launcher.say_last_words(text)
 
     def _expired(self, what: str) -> None:
         # From the watchdog's thread, while the main thread is inside MPI: calling Abort here would
         # need MPI_THREAD_MULTIPLE. A rank that exits uncleanly makes the launcher end the others.
         self._say_once(f"commbench: error: {what}")
+        launcher.unlink_shared_memory()
         os._exit(EXIT_BUG)
 
 

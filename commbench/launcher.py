@@ -1,8 +1,15 @@
-"""What the launcher's environment says about this process, before MPI starts."""
+"""What a process owes its launcher: its rank before MPI starts, and a clean end when it fails."""
 
+import fcntl
 import os
+import struct
+import sys
+import termios
+import time
+from pathlib import Path
 
 _RANK_VARIABLES = ("PMI_RANK", "OMPI_COMM_WORLD_RANK", "PMIX_RANK", "SLURM_PROCID")
+_READ_WITHIN_S = 2.0
 
 
 def launched_rank() -> int:
@@ -11,3 +18,37 @@ def launched_rank() -> int:
         if os.environ.get(name, "").isdigit():
             return int(os.environ[name])
     return 0
+
+
+def say_last_words(text: str) -> None:
+    """Write to standard error and wait until the launcher has read it.
+
+    A launcher that learns of an abort drops what still lies in the pipe.
+    """
+    sys.stdout.flush()
+    # In one piece, so that ranks do not speak in between each other's words.
+    sys.stderr.write(f"{text.rstrip()}\n")
+    sys.stderr.flush()
+    deadline = time.monotonic() + _READ_WITHIN_S
+    try:
+        while time.monotonic() < deadline:
+            unread = fcntl.ioctl(sys.stderr.fileno(), termios.FIONREAD, b"\0" * 4)
+            if struct.unpack("i", unread)[0] == 0:
+                return
+            time.sleep(0.001)
+    except OSError:  # not a pipe: nobody has to read it
+        return
+
+
+def unlink_shared_memory() -> None:
+    """Remove the names of the shared memory this process has mapped.
+
+    MPI removes them in MPI_Finalize only, so each aborted job would leave some MB in /dev/shm. The
+    memory itself lives on until its last process ends.
+    """
+    try:
+        lines = Path("/proc/self/maps").read_text().splitlines()
+    except OSError:  # no Linux
+        return
+    for path in {line.split()[5] for line in lines if " /dev/shm/" in line}:
+        Path(path).unlink(missing_ok=True)

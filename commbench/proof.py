@@ -192,7 +192,8 @@ class _Play:
             return []
         steps = [self.schedules[r].rounds[self.turn[r]].ops[0].piece for r in range(self.size)]
         if len(set(steps)) > 1:
-            raise ProofError(f"ranks call the native all-reduce for pieces {sorted(set(steps))}")
+            told = ", ".join(str(piece) for piece in sorted(set(steps)))
+            raise ProofError(f"ranks call the native all-reduce for different pieces: {told}")
         parts = self.parts(steps[0])
         total = self.held[0][parts]
         for other in self.held[1:]:

@@ -1,0 +1,118 @@
+"""Ranks as threads: runs the executor without MPI, over a transport as adverse as allowed.
+
+A message is read from the sender's own memory at the last moment, when the receiver takes it. So a
+schedule or an executor that overwrites what is still being sent gets a wrong sum here, every time.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from commbench.arrays import Array, Arrays
+from commbench.exchange import Exchange
+from commbench.schedule import Schedule
+
+TIMEOUT_S = 20.0
+
+
+@dataclass(eq=False)
+class Message:
+    data: Array
+    taken: threading.Event = field(default_factory=threading.Event)
+
+
+class Wires:
+    """The messages between all pairs of ranks, in order."""
+
+    def __init__(self) -> None:
+        self.sent: dict[tuple[int, int], list[Message]] = defaultdict(list)
+        self.lock = threading.Lock()
+
+
+class Incoming:
+    def __init__(self, wire: list[Message], number: int, into: Array, count: int) -> None:
+        self.wire, self.number, self.into, self.count = wire, number, into, count
+
+    def ready(self) -> bool:
+        return len(self.wire) > self.number
+
+    def data(self) -> Array:
+        message = self.wire[self.number]
+        assert len(message.data) == self.count, "sender and receiver cut messages differently"
+        self.into[:] = message.data
+        message.taken.set()
+        return self.into
+
+    def release(self) -> None:
+        pass
+
+
+class LoopbackTransport:
+    name = "loopback"
+
+    def __init__(self, rank: int, size: int, arrays: Arrays, wires: Wires) -> None:
+        self.rank, self.size, self.arrays, self.wires = rank, size, arrays, wires
+        self.received: dict[int, int] = defaultdict(int)
+        self.longest = self.messages = 0
+
+    def send(self, data: Array, to: int) -> Callable[[], bool]:
+        message = Message(data)
+        with self.wires.lock:
+            self.wires.sent[self.rank, to].append(message)
+        self.longest = max(self.longest, len(data))
+        self.messages += 1
+        return message.taken.is_set
+
+    def receive(self, count: int, source: int, into: Array | None = None) -> Incoming:
+        with self.wires.lock:
+            wire = self.wires.sent[source, self.rank]
+        number = self.received[source]
+        self.received[source] += 1
+        if into is None:
+            into = self.arrays.wire_empty(count)
+        return Incoming(wire, number, into, count)
+
+    def all_reduce(self, data: Array) -> None:
+        raise AssertionError("there is no library to call")
+
+
+def run_all(
+    schedules: Sequence[Schedule],
+    buffers: Sequence[Array],
+    arrays: Callable[[], Arrays],
+    *,
+    times: int = 1,
+    **options: Any,
+) -> list[LoopbackTransport]:
+    """Run every rank's exchange in a thread of its own, `times` over; the buffers are changed."""
+    wires = Wires()
+    size = len(schedules)
+    transports = [LoopbackTransport(rank, size, arrays(), wires) for rank in range(size)]
+    errors: list[BaseException] = []
+
+    def one(rank: int) -> None:
+        try:
+            exchange = Exchange(
+                schedules[rank],
+                buffers[rank],
+                transports[rank],
+                **{"timeout_s": TIMEOUT_S, **options},
+            )
+            for _ in range(times):
+                exchange.run()
+        except BaseException as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=one, args=(rank,), daemon=True) for rank in range(size)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(2 * TIMEOUT_S)
+        assert not thread.is_alive(), "a rank hangs"
+    if errors:
+        raise errors[0]
+    return transports
