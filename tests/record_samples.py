@@ -1,0 +1,71 @@
+"""Small run files for the tests of commbench.record."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+
+import commbench
+from commbench.record import (
+    Bucket,
+    Group,
+    RunFile,
+    sweep_groups,
+    training_groups,
+)
+
+README = Path(commbench.__file__).parent.parent / "results" / "README.md"
+PHASES = ["forward", "backward", "exchange"]
+STEPS, RANKS, EVALUATIONS = 5, 3, 2
+
+
+def training(steps: int = STEPS) -> list[Group]:
+    buckets = [
+        Bucket(4000, "ring", [4, 4, 4], [4, 4, 4], [5332, 5332, 5336], [5336, 5332, 5332]),
+        Bucket(800, "native"),
+    ]
+    return training_groups(
+        steps=steps, ranks=RANKS, phases=PHASES, evaluations=EVALUATIONS, buckets=buckets
+    )
+
+
+def sweep() -> list[Group]:
+    return sweep_groups(
+        sizes_bytes=[1024, 65536],
+        exchanges=["ring", "tree"],
+        iterations=4,
+        ranks=RANKS,
+        hottest_rank_bytes=[[2732, 4096], [174764, 262144]],
+    )
+
+
+def create(path: Path, groups: list[Group] | None = None, **more: object) -> RunFile:
+    settings = {
+        "kind": "train",
+        "options": {
+            "lr": 0.1,
+            "batch": 64,
+            "preset": None,
+            "overlap": True,
+            "folder": Path("data"),
+        },
+        "seed": 7,
+        "hosts": ["a", "a", "b"],
+        "devices": ["cpu"] * RANKS,
+        "attributes": {"model": "nin", "parameters": 1000, "exchange": "ring", "ranks": RANKS},
+        **more,
+    }
+    return RunFile.create(path, groups=groups or training(), **settings)
+
+
+def fill_steps(run: RunFile, count: int) -> None:
+    for i in range(count):
+        run["steps/epoch"][i] = (i + 1) / 10
+        run["steps/lr"][i] = 0.1
+        run["steps/loss"][i] = 2.0 - i / 4
+        run["steps/images_per_s"][i] = 100.0 + i
+        run["timing/seconds"][i] = (i + 1) * np.arange(1, 10).reshape(RANKS, len(PHASES))
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(os.listdir(folder))
