@@ -1,0 +1,61 @@
+# The verbs of the project. `make` alone lists them.
+#
+#   MPI=mpich (the default) or MPI=openmpi chooses the MPI library; each has its own environment.
+#   ARGS=... goes to pytest:  make test ARGS='-k ring -x'
+
+MPI    ?= mpich
+VENV   ?= $(if $(filter mpich,$(MPI)),.venv,.venv-$(MPI))
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+
+BIN      := $(VENV)/bin
+METADATA := setup.cfg pyproject.toml constraints.txt
+PIP       = $(BIN)/python -m pip install --quiet --constraint constraints.txt
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint types format clean
+.DELETE_ON_ERROR:
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+# The package and an MPI library, no more: all that a user needs.
+$(VENV)/installed: $(METADATA)
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(PIP) --editable '.[$(MPI)]'
+	touch $@
+
+# The tools of a developer on top.
+$(VENV)/developing: $(VENV)/installed
+	$(PIP) --editable '.[$(MPI),test,lint]'
+	touch $@
+
+# Open MPI refuses to start as root, and to start more ranks than cores, unless it is told twice;
+# a container on a small machine is both. MPICH reads none of these.
+demo: export OMPI_ALLOW_RUN_AS_ROOT := 1
+demo: export OMPI_ALLOW_RUN_AS_ROOT_CONFIRM := 1
+demo: export PRTE_MCA_rmaps_default_mapping_policy := :oversubscribe
+demo: $(VENV)/installed ## train a small model on four ranks, two exchanges side by side
+	PATH="$(abspath $(BIN)):$$PATH" sh examples/demo.sh
+
+test: $(VENV)/developing ## run every test, the parallel ones under mpirun (MPI=openmpi for the other library)
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: $(VENV)/developing ## check style, spelling and types; change nothing
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/codespell
+	$(MAKE) --no-print-directory types
+
+# mypy does not follow setup.cfg's package_dir, so it is shown a tree laid out as installed.
+types: $(VENV)/developing
+	rm -rf build/lint && mkdir -p build/lint/commbench
+	ln -s $(abspath $(wildcard commbench/*)) $(abspath topologies workloads) build/lint/commbench/
+	MYPYPATH=build/lint $(BIN)/mypy --package commbench
+
+format: $(VENV)/developing ## rewrite the sources in the one style
+	$(BIN)/ruff check --fix-only .
+	$(BIN)/ruff format .
+
+clean: ## remove what the other targets made, the environments included
+	rm -rf build dist .venv .venv-openmpi .venv-impi *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
