@@ -1,0 +1,103 @@
+"""Every exchange over real MPI, against the library's own Allreduce."""
+
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+from mpi4py import MPI
+
+from commbench.arrays import ELEMENT_TYPES, NumpyArrays, arrays_for, element_type
+from commbench.exchange import Exchange
+from commbench.job import Job
+from commbench.registry import parse_exchange
+from commbench.schedule import traffic
+from commbench.transport import open_transport
+from commbench.transport.mpi import MPITransport
+
+SIZE = MPI.COMM_WORLD.size
+SPECS = ["native", "parameter-server", "tree", "ring"]
+if SIZE > 1:
+    SPECS.append("parameter-server@server=dedicated")
+SEGMENT_BYTES = 4096
+
+
+@pytest.fixture(scope="module")
+def job() -> Iterator[Job]:
+    job = Job(MPI.COMM_WORLD.Dup(), timeout_s=60)
+    yield job
+    job.close()
+
+
+def values(rank: int, count: int) -> np.ndarray:
+    """Small integers, different on every rank and at every index: their sums are exact."""
+    return ((np.arange(count) + 3 * rank) % 7).astype(np.float64)
+
+
+@pytest.mark.parametrize("spec", SPECS)
+@pytest.mark.parametrize("dtype", list(ELEMENT_TYPES))
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+def test_equals_the_librarys_sum(job: Job, spec: str, dtype: str, device: str) -> None:
+    arrays = arrays_for(device, dtype)
+    transport = open_transport("mpi", job, arrays)
+    schedule = parse_exchange(spec).schedule(job.rank, job.size)
+    for count in (0, 1, job.size - 1, 1000, 5 * SEGMENT_BYTES + 3):
+        own = values(job.rank, count)
+        mine = own if schedule.contributes else np.zeros(count)
+        expected = np.empty(count)
+        job.comm.Allreduce(mine, expected)
+        buffer = arrays.wire_empty(count)
+        exchange = Exchange(schedule, buffer, transport, timeout_s=30, segment_bytes=SEGMENT_BYTES)
+        stored = own.astype(arrays.kind.wire)
+        for _ in range(2):  # once more, to meet state that the first run left behind
+            arrays.from_host(stored.view(np.uint8), buffer)
+            if device == "cpu":
+                buffer[:] = stored
+            exchange.run()
+            if schedule.contributes:
+                slot = arrays.host_slot(buffer.nbytes) if count else np.empty(0, np.uint8)
+                got = arrays.to_host(buffer, slot).view(arrays.kind.wire)
+                np.testing.assert_array_equal(got.astype(np.float64), expected)
+
+
+class CountingTransport(MPITransport):
+    """Notes what is handed to MPI."""
+
+    messages = elements = 0
+
+    def send(self, data, to):  # type: ignore[no-untyped-def]
+        self.messages += 1
+        self.elements += len(data)
+        return super().send(data, to)
+
+
+@pytest.mark.parametrize("spec", SPECS)
+def test_sends_what_the_schedule_says(job: Job, spec: str) -> None:
+    count = 1001
+    transport = CountingTransport(job, NumpyArrays(element_type("float32")))
+    schedule = parse_exchange(spec).schedule(job.rank, job.size)
+    Exchange(schedule, np.ones(count, np.float32), transport, timeout_s=30).run()
+    moved = traffic(schedule, count)
+    assert (transport.messages, transport.elements) == (moved.messages_sent, moved.elements_sent)
+
+
+@pytest.mark.parametrize("spec", ["native", "parameter-server", "tree", "ring"])
+def test_millions_of_elements(job: Job, spec: str) -> None:
+    count = 3_000_001
+    transport = open_transport("mpi", job, NumpyArrays(element_type("float32")))
+    buffer = values(job.rank, count).astype(np.float32)
+    Exchange(
+        parse_exchange(spec).schedule(job.rank, job.size), buffer, transport, timeout_s=60
+    ).run()
+    expected = sum(values(rank, count) for rank in range(job.size))
+    np.testing.assert_array_equal(buffer, expected)
+
+
+@pytest.mark.skipif(SIZE != 2, reason="over 2 GiB a rank: run on two ranks only")
+def test_more_than_two_gib(job: Job) -> None:
+    transport = open_transport("mpi", job, NumpyArrays(element_type("float32")))
+    buffer = np.full((1 << 29) + 5, job.rank + 1, np.float32)
+    assert buffer.nbytes > 1 << 31
+    for spec, expected in (("parameter-server", 3), ("native", 6)):
+        schedule = parse_exchange(spec).schedule(job.rank, job.size)
+        Exchange(schedule, buffer, transport, timeout_s=120).run()
+        assert buffer.min() == buffer.max() == expected

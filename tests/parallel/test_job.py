@@ -1,0 +1,76 @@
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+from mpi4py import MPI
+
+from commbench.errors import UserError
+from commbench.job import Job
+from commbench.telemetry import PHASES, Row, Telemetry
+
+
+@pytest.fixture(scope="module")
+def job() -> Iterator[Job]:
+    job = Job(MPI.COMM_WORLD.Dup(), timeout_s=60)
+    yield job
+    job.close()
+
+
+def test_collectives(job: Job) -> None:
+    mine = np.array([job.rank, 10 * job.rank])
+    everyone = np.array([[rank, 10 * rank] for rank in range(job.size)])
+    np.testing.assert_array_equal(job.all_gather(mine), everyone)
+    np.testing.assert_array_equal(job.all_sum(mine), everyone.sum(axis=0))
+    gathered = job.gather(mine)
+    if job.rank == 0:
+        np.testing.assert_array_equal(gathered, everyone)
+    else:
+        assert gathered is None
+    job.broadcast(mine)
+    np.testing.assert_array_equal(mine, [0, 0])
+    assert job.all_gather_text(f"rank {job.rank}") == [f"rank {r}" for r in range(job.size)]
+
+
+def test_an_error_on_one_rank_is_raised_on_all(job: Job) -> None:
+    last = job.size - 1
+
+    def fails_on_last() -> int:
+        if job.rank == last:
+            raise UserError(f"told by rank {job.rank}")
+        return job.rank
+
+    with pytest.raises(UserError, match=f"told by rank {last}"):
+        job.agree(fails_on_last)
+    assert job.agree(lambda: job.rank) == job.rank
+
+
+def test_rank_0_decides(job: Job) -> None:
+    assert job.on_root(lambda: {"rank": job.rank}) == {"rank": 0}
+
+    def fails() -> None:
+        raise UserError("no such file")
+
+    with pytest.raises(UserError, match="no such file"):
+        job.on_root(fails)
+
+
+def test_telemetry_brings_every_row_to_rank_0_in_order(job: Job) -> None:
+    rows: list[tuple[int, int, list[float]]] = []
+
+    def record(rank: int, step: int, row: Row) -> None:
+        rows.append((rank, step, row.tolist()))
+
+    telemetry = Telemetry(job, record)
+    steps = 50
+    for step in range(steps):
+        telemetry.add(step, 100.0 * job.rank + step, [float(step)] * len(PHASES))
+    telemetry.close()
+    if job.rank:
+        assert rows == []
+        return
+    for rank in range(job.size):
+        own = [(step, row) for source, step, row in rows if source == rank]
+        expected = [
+            (step, [100.0 * rank + step, *[float(step)] * len(PHASES)]) for step in range(steps)
+        ]
+        assert own == expected
