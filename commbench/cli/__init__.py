@@ -16,7 +16,7 @@ from commbench.launcher import launched_rank
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(commbench.__version__, prog_name="commbench")
 def commands() -> None:
-    r"""Parameter server or all-reduce? Settle it with a real model on real MPI ranks.
+    """Parameter server or all-reduce? Settle it with a real model on real MPI ranks.
 
     \b
       mpirun -n 4 commbench train --model nin --exchange tree
@@ -24,7 +24,8 @@ def commands() -> None:
       mpirun -n 4 commbench sweep --exchange all --check
       commbench report results/*.h5 --output comparison.png
 
-    Every command also runs on its own, as a job of one rank.
+    Every command also runs on its own, as a job of one rank. A default can be set in the
+    environment: COMMBENCH_TRAIN_BATCH=128 is --batch 128 of the command train.
     """
 
 
@@ -42,7 +43,7 @@ def main() -> None:
         # All ranks read the same command line, and one help text is enough.
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115
     try:
-        status = commands.main(standalone_mode=False)
+        status = commands.main(standalone_mode=False, auto_envvar_prefix="COMMBENCH")
     except click.exceptions.Abort:
         status = 130
     except click.ClickException as error:

@@ -111,7 +111,7 @@ if TYPE_CHECKING:
 )
 @exchange_options
 def command(**options: Any) -> None:
-    r"""Train a network on all ranks and record accuracy and the time of every phase.
+    """Train a network on all ranks and record accuracy and the time of every phase.
 
     \b
       mpirun -n 4 commbench train --model nin --exchange tree

@@ -1,0 +1,6 @@
+import click
+
+
+@click.command("sweep")
+def command() -> None:
+    """X."""
