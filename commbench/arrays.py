@@ -76,6 +76,15 @@ class Arrays(Protocol):
     def work_of(self, buffer: Array) -> Array:
         """The work array for a wire buffer: itself where the two types are one, else a new one."""
 
+    def from_values(self, values: NDArray[np.float64]) -> Array:
+        """A new wire array of these values, rounded."""
+
+    def assign(self, wire: Array, other: Array) -> None:
+        """Overwrite wire elements with others."""
+
+    def differences(self, wire: Array, other: Array) -> int:
+        """How many wire elements differ."""
+
     def copy(self, wire: Array) -> Array:
         """A copy of some wire elements."""
 
@@ -112,6 +121,15 @@ class NumpyArrays:
 
     def wire_empty(self, count: int) -> Array:  # noqa: D102
         return np.empty(count, self.kind.wire)
+
+    def from_values(self, values: NDArray[np.float64]) -> Array:  # noqa: D102
+        return values.astype(self.kind.wire)
+
+    def assign(self, wire: Array, other: Array) -> None:  # noqa: D102
+        np.copyto(wire, other)
+
+    def differences(self, wire: Array, other: Array) -> int:  # noqa: D102
+        return int(np.count_nonzero(wire != other))
 
     def work_of(self, buffer: Array) -> Array:  # noqa: D102
         if self.kind.wire == self.kind.work:
@@ -186,6 +204,17 @@ class CupyArrays:
     def wire_empty(self, count: int) -> Array:  # noqa: D102
         return self._cupy.empty(count, self._storage)
 
+    def from_values(self, values: NDArray[np.float64]) -> Array:  # noqa: D102
+        return self._cupy.asarray(values.astype(self.kind.wire).view(self._storage))
+
+    def assign(self, wire: Array, other: Array) -> None:  # noqa: D102
+        with self.stream:
+            wire[:] = other
+
+    def differences(self, wire: Array, other: Array) -> int:  # noqa: D102
+        with self.stream:
+            return int(self._cupy.count_nonzero(wire != other))
+
     def work_of(self, buffer: Array) -> Array:  # noqa: D102
         if self.kind.wire == self.kind.work:
             return buffer
@@ -255,21 +284,10 @@ def arrays_for(device: str, dtype: str) -> Arrays:
     raise UserError(f"no device {device!r}: choose cpu or cuda")
 
 
-def from_torch(tensor: torch.Tensor) -> Array:
-    """The array that shares a contiguous one-dimensional tensor's memory; never a copy.
-
-    float32, float64, float16 and bfloat16; on the CPU a NumPy array, on CUDA a CuPy array.
-    """
+def to_torch(array: Array) -> torch.Tensor:
+    """The tensor that shares a float32 array's memory, on the CPU or a GPU; never a copy."""
     import torch
 
-    raw = tensor.detach()
-    narrow = raw.dtype is torch.bfloat16
-    if narrow:
-        raw = raw.view(torch.int16)
-    if raw.device.type == "cpu":
-        array = raw.numpy()
-        return array.view(ml_dtypes.bfloat16) if narrow else array
-    import cupy
-
-    device_array = cupy.from_dlpack(raw)
-    return device_array.view(np.uint16) if narrow else device_array
+    if isinstance(array, np.ndarray):
+        return torch.from_numpy(array)
+    return torch.utils.dlpack.from_dlpack(array)

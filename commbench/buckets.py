@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import torch
@@ -35,13 +35,19 @@ class Bucket:
             start = stop
 
 
-def single_bucket(parameters: Iterable[torch.nn.Parameter]) -> Bucket:
+def single_bucket(
+    parameters: Iterable[torch.nn.Parameter], allocate: Callable[[int], torch.Tensor]
+) -> Bucket:
     """All parameters in one bucket, last layer first as backward finishes them.
 
     One exchange after backward is FireCaffe's way (Iandola et al., CVPR 2016, section 4).
+
+    Args:
+        parameters: of the model, in its order.
+        allocate: makes a float32 buffer of so many elements, on the parameters' device.
     """
     ordered = tuple(reversed([p for p in parameters if p.requires_grad]))
     count = sum(parameter.numel() for parameter in ordered)
-    bucket = Bucket(torch.zeros(count, device=ordered[0].device), ordered)
+    bucket = Bucket(allocate(count), ordered)
     bucket.clear()
     return bucket

@@ -118,6 +118,7 @@ def create_run_file(
     course: Course,
     *,
     gradient: torch.Tensor,
+    transport: str,
     threads: int,
     hosts: list[str],
     devices: list[str],
@@ -128,6 +129,7 @@ def create_run_file(
         settings: stored as options.
         course: stored as attributes, and gives the tables their lengths.
         gradient: the ``(n,)`` buffer that is exchanged.
+        transport: the transport's name, as opened.
         threads: CPU threads of each rank, as used.
         hosts: the host of every rank.
         devices: the device of every rank.
@@ -156,6 +158,7 @@ def create_run_file(
             "exchange": settings.exchange.spec,
             "ranks": len(hosts),
             "workers": len(course.workers),
+            "transport": transport,
             "global_batch": settings.batch,
             "data": course.data.name,
             "data_source": course.data.source,

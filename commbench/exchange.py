@@ -15,7 +15,6 @@ from commbench.schedule import AllReduce, Recv, Round, Schedule, Send
 from commbench.transport import Incoming, Transport
 from commbench.transport.waiting import wait_until
 
-SEGMENT_BYTES = 1 << 20
 # Receives posted at once: one to add, the others on their way.
 _WINDOW = 4
 
@@ -62,7 +61,7 @@ class Exchange:
         transport: Transport,
         *,
         timeout_s: float = 300.0,
-        segment_bytes: int = SEGMENT_BYTES,
+        segment_bytes: int | None = None,
     ) -> None:
         """Prepare it.
 
@@ -72,15 +71,20 @@ class Exchange:
                 ranks pass the same n.
             transport: open over all ranks that the schedule names.
             timeout_s: the longest wait for a peer, in seconds.
-            segment_bytes: the longest message; the same on all ranks.
+            segment_bytes: the longest message, the same on all ranks; None leaves it to the
+                transport.
         """
         self._transport = transport
         self._arrays = transport.arrays
         self._wire = buffer
         self._work = self._arrays.work_of(buffer)
         self._timeout_s = timeout_s
-        step = max(1, segment_bytes // self._arrays.kind.itemsize)
-        self._turns = [_plan(turn, len(buffer), step) for turn in schedule.rounds]
+
+        def longest(peer: int) -> int:
+            limit = segment_bytes or transport.segment_bytes(peer)
+            return max(1, limit // self._arrays.kind.itemsize)
+
+        self._turns = [_plan(turn, len(buffer), longest) for turn in schedule.rounds]
         self._outgoing: list[_Outgoing] = []
 
     def run(self) -> None:
@@ -205,8 +209,8 @@ def _keeping(data: Array, sent: Callable[[], bool]) -> Callable[[], bool]:
     return ask
 
 
-def _plan(step: Round, count: int, segment: int) -> _Turn:
-    """Cut a round's messages into segments of at most `segment` elements."""
+def _plan(step: Round, count: int, longest: Callable[[int], int]) -> _Turn:
+    """Cut a round's messages into segments of at most `longest(peer)` elements."""
     natives = [op.piece.bounds(count) for op in step.ops if isinstance(op, AllReduce)]
     sends: list[tuple[int, int, int, bool]] = []
     recvs: list[_Segment] = []
@@ -216,13 +220,12 @@ def _plan(step: Round, count: int, segment: int) -> _Turn:
             # What this round also overwrites is sent from a copy: waiting for the peer to take the
             # original could make two ranks that swap pieces wait for each other.
             copy = any(op.piece.overlaps(recv.piece) for recv in step.recvs)
-            sends += [(*cut, op.to, copy) for cut in _cuts(op.piece.bounds(count), segment)]
+            cuts = _cuts(op.piece.bounds(count), longest(op.to))
+            sends += [(*cut, op.to, copy) for cut in cuts]
         elif isinstance(op, Recv):
             follows = any(op.piece.overlaps(other.piece) for other in written)
-            recvs += [
-                _Segment(*cut, op.source, op.reduce, follows)
-                for cut in _cuts(op.piece.bounds(count), segment)
-            ]
+            cuts = _cuts(op.piece.bounds(count), longest(op.source))
+            recvs += [_Segment(*cut, op.source, op.reduce, follows) for cut in cuts]
             written.append(op)
     return _Turn(tuple(sends), tuple(recvs), natives[0] if natives else None)
 

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch.nn import functional
 
-from commbench.arrays import arrays_for, from_torch
+from commbench.arrays import Array, arrays_for, to_torch
 from commbench.buckets import single_bucket
 from commbench.exchange import Exchange
 from commbench.job import Job
@@ -56,7 +56,14 @@ class Replica:
             value = parameter.detach().cpu()
             job.broadcast(value.numpy())
             parameter.data.copy_(value)
-        self.bucket = single_bucket(self.model.parameters())
+        self.transport = open_transport(transport, job, arrays_for(device, "float32"))
+        buffers: list[Array] = []
+
+        def allocate(count: int) -> torch.Tensor:
+            buffers.append(self.transport.allocate(count))
+            return to_torch(buffers[-1])
+
+        self.bucket = single_bucket(self.model.parameters(), allocate)
         self.plan = plan
         self.contributes = schedule.contributes
         self.optimizer = CaffeSGD(
@@ -65,13 +72,7 @@ class Replica:
             momentum=plan.momentum,
             weight_decay=plan.weight_decay,
         )
-        arrays = arrays_for(device, "float32")
-        self.exchange = Exchange(
-            schedule,
-            from_torch(self.bucket.gradient),
-            open_transport(transport, job, arrays),
-            timeout_s=timeout_s,
-        )
+        self.exchange = Exchange(schedule, buffers[0], self.transport, timeout_s=timeout_s)
 
     def step(
         self,

@@ -81,6 +81,7 @@ def train(job: Job, settings: Settings) -> Outcome | None:
             settings,
             course,
             gradient=replica.bucket.gradient,
+            transport=replica.transport.name,
             threads=threads,
             hosts=hosts,
             devices=devices,

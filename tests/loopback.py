@@ -59,6 +59,12 @@ class LoopbackTransport:
         self.received: dict[int, int] = defaultdict(int)
         self.longest = self.messages = 0
 
+    def allocate(self, count: int) -> Array:
+        return self.arrays.wire_empty(count)
+
+    def segment_bytes(self, peer: int) -> int:
+        return 1 << 20
+
     def send(self, data: Array, to: int) -> Callable[[], bool]:
         message = Message(data)
         with self.wires.lock:

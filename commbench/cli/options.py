@@ -38,10 +38,11 @@ def exchange_options(function: F) -> F:
         ),
         click.option(
             "--transport",
-            type=click.Choice(["mpi"]),
-            default="mpi",
+            type=click.Choice(["auto", "mpi", "shared-memory"]),
+            default="auto",
             show_default=True,
-            help="How bytes move between ranks.",
+            help="How bytes move between ranks: auto is shared memory within a node and MPI "
+            "between nodes; mpi is MPI everywhere.",
         ),
         server_option,
     ):

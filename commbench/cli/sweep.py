@@ -1,6 +1,222 @@
+"""`commbench sweep`: the exchanges alone."""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
 import click
+
+from commbench.cli.options import exchange_options, topology_options
+
+if TYPE_CHECKING:
+    from commbench.job import Job
+    from commbench.sweep import SweepSettings
+    from commbench.sweep_table import Row
+
+_UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
+_ALIASES = {"float": "float32", "double": "float64", "half": "float16"}
+
+
+class Size(click.ParamType[int]):
+    """A number of bytes; K, M and G are powers of 1024."""
+
+    name = "size"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """Read ``4K``, ``1.5M`` or ``30380704``."""
+        if isinstance(value, int):
+            return value
+        match = re.fullmatch(r"(\d+(?:\.\d+)?)([KMG]?)(?:i?B)?", value, re.IGNORECASE)
+        if not match:
+            self.fail(f"{value!r} is not a size such as 4096, 4K, 1.5M or 1G", param, ctx)
+        return int(float(match[1]) * _UNITS[match[2].upper()])
 
 
 @click.command("sweep")
-def command() -> None:
-    """X."""
+@click.option(
+    "--exchange",
+    default="all",
+    show_default=True,
+    help="NAME[@option=value...], several with commas, or all.",
+)
+@click.option("-b", "--minbytes", type=Size(), default="4K", show_default=True)
+@click.option("-e", "--maxbytes", type=Size(), default="32M", show_default=True)
+@click.option("-i", "--stepbytes", type=Size(), help="Raise the size by this much each time.")
+@click.option(
+    "-f",
+    "--stepfactor",
+    type=click.FloatRange(min=1, min_open=True),
+    default=2.0,
+    show_default=True,
+    help="Multiply the size each time, unless --stepbytes is given.",
+)
+@click.option("-n", "--iters", type=click.IntRange(min=1), default=20, show_default=True)
+@click.option("-w", "--warmup-iters", type=click.IntRange(min=0), default=5, show_default=True)
+@click.option("-c", "--check", is_flag=True, help="Check every element of every sum.")
+@click.option(
+    "-d",
+    "--datatype",
+    default="float32",
+    show_default=True,
+    help="float32 (float), float64 (double), float16 (half) or bfloat16.",
+)
+@click.option("--json", "json_file", help="Write the results as JSON; - for standard output.")
+@click.option("--csv", "csv_file", type=click.Path(path_type=Path), help="Write them as CSV.")
+@click.option(
+    "--output",
+    type=click.Path(path_type=Path),
+    help="The run file with every sample. [default: a new name in --results]",
+)
+@click.option(
+    "--results",
+    type=click.Path(path_type=Path),
+    default=Path("results"),
+    show_default=True,
+    help="Folder for run files without --output.",
+)
+@exchange_options
+def command(**options: Any) -> None:
+    """Time the exchanges alone over buffer sizes, with nccl-tests' options and table.
+
+    All exchanges take turns within one run, from the same buffer, after the same warm-up. The time
+    of an iteration is the slowest rank's; the table gives its minimum, median, 99th percentile and
+    maximum. From the median: algbw = size/time, busbw = algbw * 2(p-1)/p as in nccl-tests. Of
+    that algorithm: "hottest" is what its busiest rank sends or receives, in buffer sizes, beside
+    the bound 2(p-1)/p of any all-reduce; linkbw = algbw * hottest is the rate of that rank's link.
+
+    Exits with 1 if any sum was wrong.
+    """
+    from commbench.arrays import element_type
+    from commbench.job import mpi_job
+    from commbench.registry import parse_exchanges
+    from commbench.sweep import SweepSettings, step_sizes, sweep
+
+    datatype = _ALIASES.get(options["datatype"], options["datatype"])
+    element_type(datatype)
+    settings = SweepSettings(
+        exchanges=parse_exchanges(options["exchange"], topology_options(options["server"])),
+        sizes_bytes=step_sizes(
+            options["minbytes"], options["maxbytes"], options["stepfactor"], options["stepbytes"]
+        ),
+        iterations=options["iters"],
+        warmup=options["warmup_iters"],
+        check=options["check"],
+        dtype=datatype,
+        device=options["device"],
+        transport=options["transport"],
+        timeout_s=options["timeout"],
+        output=options["output"],
+        results=options["results"],
+    )
+    with mpi_job(options["timeout"]) as job:
+        table = _Table(job, settings, options["json_file"], options["csv_file"])
+        job.on_root(table.check_files)
+        rows = sweep(job, settings, table.row)
+        wrong = job.on_root(lambda: table.finish(rows or []))
+        if wrong:
+            sys.exit(1)
+
+
+class _Table:
+    """What rank 0 prints and writes besides the run file."""
+
+    def __init__(
+        self, job: Job, settings: SweepSettings, json_file: str | None, csv_file: Path | None
+    ) -> None:
+        from datetime import UTC, datetime
+
+        self.job = job
+        self.settings = settings
+        self.json_file = json_file
+        self.csv_file = csv_file
+        self.start = f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"
+        # Standard output is for one thing: the JSON if it was asked for, else the table.
+        self.stream = sys.stderr if json_file == "-" else sys.stdout
+        self.begun = False
+
+    def check_files(self) -> None:
+        """Refuse files that could not be written at the end of a long sweep."""
+        from commbench.errors import UserError
+
+        for path in (self.csv_file, Path(self.json_file or "-")):
+            if path is not None and str(path) != "-" and not path.parent.is_dir():
+                raise UserError(f"cannot write {path}: there is no folder {path.parent}")
+
+    def row(self, row: Row) -> None:
+        """Print a row, after the header if it is the first."""
+        from commbench.sweep_table import table_header, table_row
+
+        if not self.begun:
+            self.begun = True
+            for line in table_header(self.facts(row.transport)):
+                print(line, file=self.stream)
+        print(table_row(row), file=self.stream, flush=True)
+
+    def facts(self, transport: str) -> dict[str, object]:
+        """What the ``#`` lines tell."""
+        from commbench import environment
+
+        settings = self.settings
+        return {
+            "commbench": ", ".join(f"{k} {v}" for k, v in environment.versions().items()),
+            "MPI": environment.mpi_library(),
+            "ranks": f"{self.job.size}, {self.job.local_size} of them on {self.job.host}",
+            "device": settings.device,
+            "transport": transport,
+            "iterations": f"{settings.iterations} after {settings.warmup} to warm up, "
+            "exchanges in turn",
+        }
+
+    def finish(self, rows: list[Row]) -> int:
+        """Print the footer and write the files; the number of wrong elements."""
+        from commbench.sweep_table import table_footer
+
+        for line in table_footer(rows):
+            print(line, file=self.stream, flush=True)
+        if self.json_file:
+            self.write_json(rows)
+        if self.csv_file:
+            self.write_csv(rows)
+        return sum(row.wrong or 0 for row in rows)
+
+    def write_json(self, rows: list[Row]) -> None:
+        """nccl-tests' keys; numbers that are not known are null."""
+        from dataclasses import asdict
+
+        import commbench
+        from commbench import environment
+        from commbench.record.reader import to_json
+
+        document = {
+            "version": commbench.__version__,
+            "start_time": self.start,
+            "args": self.settings.as_options(),
+            "env": {**environment.versions(), **environment.variables()},
+            "ranks": self.job.size,
+            "results": [asdict(row) for row in rows],
+        }
+        text = to_json(document)
+        if self.json_file == "-":
+            print(text, flush=True)
+        elif self.json_file:
+            Path(self.json_file).write_text(f"{text}\n")
+
+    def write_csv(self, rows: list[Row]) -> None:
+        """One line a row, the times in columns of their own."""
+        import csv
+        from dataclasses import asdict
+
+        assert self.csv_file is not None
+        with self.csv_file.open("w", newline="") as file:
+            writer: Any = None
+            for row in rows:
+                cells = asdict(row)
+                times = {f"time_us_{name}": value for name, value in cells.pop("time_us").items()}
+                cells = {**cells, **times}
+                if writer is None:
+                    writer = csv.DictWriter(file, list(cells))
+                    writer.writeheader()
+                writer.writerow(cells)

@@ -37,6 +37,12 @@ class Transport(Protocol):
     size: int
     arrays: Arrays
 
+    def allocate(self, count: int) -> Array:
+        """A wire array of zeros where this transport moves it best; collective over all ranks."""
+
+    def segment_bytes(self, peer: int) -> int:
+        """The longest message to or from `peer`; both sides cut longer ones alike."""
+
     def send(self, data: Array, to: int) -> Callable[[], bool]:
         """Start sending a wire array; returns the question whether `data` may be overwritten."""
 
@@ -47,17 +53,26 @@ class Transport(Protocol):
         """Sum a wire array over all ranks in place, by the library's own algorithm."""
 
 
-TRANSPORTS = ("mpi",)
+TRANSPORTS = ("mpi", "shared-memory")
 
 
 def open_transport(name: str, job: Job, arrays: Arrays) -> Transport:
-    """Open a transport by name over all ranks of the job.
+    """Open a transport by name over all ranks of the job; collective.
+
+    ``auto`` is shared memory between ranks of a node and MPI between nodes, for buffers on the
+    CPU, and MPI for buffers on GPUs.
 
     Raises:
-        UserError: there is none of this name.
+        UserError: there is none of this name, or it cannot serve such buffers.
     """
-    if name != "mpi":
-        raise UserError(f"no transport {name!r}: choose from {', '.join(TRANSPORTS)}")
-    from commbench.transport.mpi import MPITransport
+    if name not in ("auto", *TRANSPORTS):
+        raise UserError(f"no transport {name!r}: choose from auto, {', '.join(TRANSPORTS)}")
+    if name == "shared-memory" and arrays.device != "cpu":
+        raise UserError("--transport shared-memory is for --device cpu: use auto or mpi")
+    if name == "mpi" or arrays.device != "cpu":
+        from commbench.transport.mpi import MPITransport
 
-    return MPITransport(job, arrays)
+        return MPITransport(job, arrays)
+    from commbench.transport.shared_memory import SharedMemoryTransport
+
+    return SharedMemoryTransport(job, arrays)

@@ -12,6 +12,7 @@ from commbench.arrays import Array, Arrays, Bytes
 from commbench.job import Job
 
 _TAG = 7
+SEGMENT_BYTES = 1 << 20
 # Allreduce counts are C ints before MPI 4, and not every library's large-count calls work yet.
 _LARGEST_ALLREDUCE_BYTES = 1 << 30
 
@@ -55,6 +56,14 @@ class MPITransport:
         self._scratch: dict[int, list[Array]] = {}
         self._slots: dict[int, list[Bytes]] = {}
         self._operator: MPI.Op | None = None
+
+    def allocate(self, count: int) -> Array:
+        """A new wire array of zeros; MPI sends from anywhere."""
+        return self.arrays.from_values(np.zeros(count))
+
+    def segment_bytes(self, peer: int) -> int:
+        """1 MiB: long enough to hide its cost, short enough to add while the next arrives."""
+        return SEGMENT_BYTES
 
     def send(self, data: Array, to: int) -> Callable[[], bool]:
         """Start an Isend; a GPU array is copied to a pinned slot first."""

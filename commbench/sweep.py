@@ -1,0 +1,315 @@
+"""Times the exchanges alone: candidates take turns within one run, and every sample is kept."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from commbench.arrays import Arrays, arrays_for
+from commbench.errors import UserError
+from commbench.exchange import Exchange
+from commbench.job import Job
+from commbench.proof import ProofError, prove
+from commbench.record import RunFile, default_path, sweep_groups
+from commbench.registry import Choice
+from commbench.schedule import Schedule, traffic
+from commbench.sweep_table import Row
+from commbench.transport import Transport, open_transport
+
+# Integers up to here, and so every partial sum, are exact in the element type.
+_EXACT = {"float32": 1 << 24, "float64": 1 << 53, "float16": 1 << 11, "bfloat16": 1 << 8}
+_LARGEST_INPUT = 1000
+
+
+@dataclass(frozen=True)
+class SweepSettings:
+    """The options of a sweep; `commbench sweep --help` tells what each means."""
+
+    exchanges: list[Choice]
+    sizes_bytes: list[int]
+    iterations: int
+    warmup: int
+    check: bool
+    dtype: str
+    device: str
+    transport: str
+    timeout_s: float
+    output: Path | None
+    results: Path
+
+    def as_options(self) -> dict[str, object]:
+        """Every option by name, as files store them."""
+        return {
+            **vars(self),
+            "exchanges": [choice.spec for choice in self.exchanges],
+            "output": str(self.output or ""),
+            "results": str(self.results),
+        }
+
+
+@dataclass
+class _Candidate:
+    """One exchange at the size at hand."""
+
+    choice: Choice
+    schedules: list[Schedule]
+    exchange: Exchange
+    contributes: bool
+    expected: NDArray[Any] | None
+    wrong: int = 0
+    seconds: list[NDArray[np.float64]] = field(default_factory=list)
+
+
+def step_sizes(first: int, last: int, factor: float | None, step: int | None) -> list[int]:
+    """Buffer sizes in bytes from `first` to `last`, multiplied by `factor` or raised by `step`.
+
+    Raises:
+        UserError: `last` below `first`, or steps that lead nowhere.
+    """
+    if last < first:
+        raise UserError(f"--maxbytes {last} is less than --minbytes {first}")
+    if step is not None:
+        return list(range(first, last + 1, step))
+    assert factor is not None
+    sizes = [first]
+    while (following := max(sizes[-1] + 1, int(sizes[-1] * factor))) <= last:
+        sizes.append(following)
+    return sizes
+
+
+def fill(count: int, rank: int, ranks: int, dtype: str) -> NDArray[np.float64]:
+    """Integers whose sums over `ranks` ranks are exact in `dtype`: ``(count,)``.
+
+    They differ between neighbouring ranks and indices, and repeat along the buffer.
+    """
+    return np.resize(_period(rank, ranks, dtype), count)
+
+
+def _period(rank: int, ranks: int, dtype: str) -> NDArray[np.float64]:
+    limit = _EXACT[dtype]
+    largest = min(_LARGEST_INPUT, limit // ranks)
+    if largest >= 1:
+        return np.asarray((np.arange(largest + 1) + rank) % (largest + 1), np.float64)
+    # More ranks than the type can count: only some of them bring a one at each index.
+    stride = -(-ranks // limit)
+    return np.asarray((np.arange(stride) + rank) % stride == 0, np.float64)
+
+
+def sweep(job: Job, settings: SweepSettings, show: Callable[[Row], None]) -> list[Row] | None:
+    """Run the sweep; rank 0 gets the rows, the others None.
+
+    Args:
+        job: the ranks.
+        settings: the options.
+        show: called on rank 0 with each row as it is complete.
+
+    Raises:
+        UserError: on every rank, for settings that cannot be run or an exchange that is wrong.
+    """
+    arrays = job.agree(lambda: arrays_for(settings.device, settings.dtype))
+    plans = job.agree(lambda: [choice.schedules(job.size) for choice in settings.exchanges])
+    job.on_root(lambda: _prove_all(settings.exchanges, plans))
+    transport = open_transport(settings.transport, job, arrays)
+    hosts = job.all_gather_text(job.host)
+    devices = job.all_gather_text(arrays.device)
+    made: list[RunFile] = []
+    job.on_root(
+        lambda: made.append(
+            _create(
+                settings,
+                plans=plans,
+                arrays=arrays,
+                transport=transport.name,
+                hosts=hosts,
+                devices=devices,
+            )
+        )
+    )
+    if not made:
+        _Sweep(job, settings, plans=plans, transport=transport, file=None, show=show).run()
+        return None
+    with made[0] as file:
+        rows = _Sweep(job, settings, plans=plans, transport=transport, file=file, show=show).run()
+        wrong = sum(row.wrong or 0 for row in rows)
+        file.finish(wrong=wrong)
+    return rows
+
+
+class _Sweep:
+    """The loops over sizes, iterations and candidates."""
+
+    def __init__(
+        self,
+        job: Job,
+        settings: SweepSettings,
+        *,
+        plans: list[list[Schedule]],
+        transport: Transport,
+        file: RunFile | None,
+        show: Callable[[Row], None],
+    ) -> None:
+        self.job = job
+        self.settings = settings
+        self.plans = plans
+        self.transport = transport
+        self.arrays = transport.arrays
+        self.file = file
+        self.show = show
+        itemsize = self.arrays.kind.itemsize
+        self.counts = [size // itemsize for size in settings.sizes_bytes]
+        self.buffer = transport.allocate(max(self.counts))
+        inputs = fill(max(self.counts), job.rank, job.size, settings.dtype)
+        self.inputs = self.arrays.from_values(inputs)
+
+    def run(self) -> list[Row]:
+        rows = []
+        for index, count in enumerate(self.counts):
+            candidates = self.prepare(count)
+            for _ in range(self.settings.warmup):
+                for candidate in candidates:
+                    self.once(candidate, count, check=False)
+            for iteration in range(self.settings.iterations):
+                # Each is first in turn, so none always runs in the caches another left behind.
+                order = np.roll(np.arange(len(candidates)), -iteration)
+                own = np.zeros(len(candidates))
+                for number in order.tolist():
+                    own[number] = self.once(candidates[number], count, self.settings.check)
+                everyone = self.job.gather(own)
+                if everyone is not None and self.file is not None:
+                    self.file["sweep/seconds"][index, :, iteration] = everyone.T
+                    for number, candidate in enumerate(candidates):
+                        candidate.seconds.append(everyone[:, number])
+            wrong = self.job.all_sum(np.array([candidate.wrong for candidate in candidates]))
+            if self.file is None:
+                continue
+            for number, candidate in enumerate(candidates):
+                row = self.row(candidate, count, int(wrong[number]))
+                self.file["sweep/wrong"][index, number] = (
+                    math.nan if row.wrong is None else row.wrong
+                )
+                self.show(row)
+                rows.append(row)
+        return rows
+
+    def prepare(self, count: int) -> list[_Candidate]:
+        candidates = []
+        for choice, schedules in zip(self.settings.exchanges, self.plans, strict=True):
+            workers = [rank for rank, plan in enumerate(schedules) if plan.contributes]
+            own = schedules[self.job.rank]
+            exchange = Exchange(
+                own, self.buffer[:count], self.transport, timeout_s=self.settings.timeout_s
+            )
+            expected = None
+            if self.settings.check and own.contributes and own.reduces:
+                periods = [_period(r, self.job.size, self.settings.dtype) for r in workers]
+                total = np.sum(periods, axis=0)
+                expected = self.arrays.from_values(np.resize(total, count))
+            candidates.append(_Candidate(choice, schedules, exchange, own.contributes, expected))
+        return candidates
+
+    def once(self, candidate: _Candidate, count: int, check: bool) -> float:
+        """One exchange, timed from a barrier to this rank's own end; in seconds."""
+        # Fresh inputs each time: sums of sums would soon leave the range of the type.
+        self.arrays.assign(self.buffer[:count], self.inputs[:count])
+        self.arrays.synchronize()
+        self.job.barrier()
+        start = perf_counter()
+        candidate.exchange.run()
+        seconds = perf_counter() - start
+        if check and candidate.expected is not None:
+            candidate.wrong += self.arrays.differences(self.buffer[:count], candidate.expected)
+        return seconds
+
+    def row(self, candidate: _Candidate, count: int, wrong: int) -> Row:
+        ranks = self.job.size
+        itemsize = self.arrays.kind.itemsize
+        size = count * itemsize
+        slowest = np.array(candidate.seconds).max(axis=1)
+        median = float(np.median(slowest))
+        reduces = any(plan.reduces for plan in candidate.schedules)
+        # Nothing is exchanged by the floor, so it has no bandwidth.
+        rate = size / median / 1e9 if reduces else math.nan
+        bound = 2 * (ranks - 1) / ranks
+        hottest = _hottest(candidate.choice, candidate.schedules, count) * itemsize
+        return Row(
+            exchange=candidate.choice.spec,
+            transport=self.transport.name,
+            size=size,
+            count=count,
+            dtype=self.settings.dtype,
+            time_us={
+                "min": 1e6 * float(slowest.min()),
+                "median": 1e6 * median,
+                "p99": 1e6 * float(np.percentile(slowest, 99)),
+                "max": 1e6 * float(slowest.max()),
+            },
+            alg_bw=rate,
+            bus_bw=rate * bound,
+            link_bw=hottest / median / 1e9 if reduces else math.nan,
+            hottest_bytes=hottest,
+            bound_bytes=size * bound,
+            wrong=wrong if self.settings.check and reduces else None,
+        )
+
+
+def _hottest(choice: Choice, schedules: Sequence[Schedule], count: int) -> float:
+    """Elements through the busiest rank, in the direction that has more of them."""
+    if choice.name == "native":
+        return math.nan
+    moved = [traffic(schedule, count) for schedule in schedules]
+    return max(max(one.elements_sent, one.elements_received) for one in moved)
+
+
+def _prove_all(choices: Sequence[Choice], plans: Sequence[Sequence[Schedule]]) -> None:
+    for choice, schedules in zip(choices, plans, strict=True):
+        try:
+            prove(schedules)
+        except ProofError as error:
+            raise UserError(
+                f"exchange {choice.spec} is wrong on {len(schedules)} ranks: {error}"
+            ) from error
+
+
+def _create(
+    settings: SweepSettings,
+    *,
+    plans: list[list[Schedule]],
+    arrays: Arrays,
+    transport: str,
+    hosts: list[str],
+    devices: list[str],
+) -> RunFile:
+    itemsize = arrays.kind.itemsize
+    counts = [size // itemsize for size in settings.sizes_bytes]
+    hottest = [
+        [
+            _hottest(choice, schedules, count) * itemsize
+            for choice, schedules in zip(settings.exchanges, plans, strict=True)
+        ]
+        for count in counts
+    ]
+    path = settings.output or default_path(settings.results, f"sweep-n{len(hosts)}")
+    return RunFile.create(
+        path,
+        unique=settings.output is None,
+        kind="sweep",
+        seed=0,
+        hosts=hosts,
+        devices=devices,
+        options=settings.as_options(),
+        attributes={"ranks": len(hosts), "transport": transport, "dtype": settings.dtype},
+        groups=sweep_groups(
+            sizes_bytes=[count * itemsize for count in counts],
+            exchanges=[choice.spec for choice in settings.exchanges],
+            iterations=settings.iterations,
+            ranks=len(hosts),
+            hottest_rank_bytes=hottest,
+        ),
+    )
