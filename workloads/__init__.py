@@ -1,0 +1,1 @@
+"""What is trained: models, data and recipes. Nothing here knows about MPI."""

@@ -1,0 +1,103 @@
+"""What the trainer sees of a data set, and images held in memory."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    import torch
+
+CHANNELS = 3
+
+
+class Split(Protocol):
+    """One half of a data set: training or test."""
+
+    def __len__(self) -> int:
+        """Number of samples."""
+        ...
+
+    def batch(self, indices: NDArray[np.int64]) -> tuple[torch.Tensor, torch.Tensor]:
+        """The samples at `indices` `(b,) int64`, on the CPU.
+
+        Returns:
+            Images `(b, 3, S, S) float32`, mean-subtracted in the 0-255 range, and labels
+            `(b,) int64`. A sample's numbers do not depend on the rest of the batch.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A training and a test split.
+
+    Attributes:
+        name: what `--data` called it.
+        source: where it came from, for the run's record.
+        classes: width of the classifier's head; every label is below it.
+        train: what is trained on.
+        test: what top-1 is measured on.
+    """
+
+    name: str
+    source: str
+    classes: int
+    train: Split
+    test: Split
+
+
+@dataclass(frozen=True, eq=False)
+class GrayImages:
+    """Grayscale images in memory; a batch is centred, resized and replicated to three channels.
+
+    Attributes:
+        images: `(n, h, w) uint8`.
+        labels: `(n,) int64`.
+        mean: `(h, w) float32`, subtracted before resizing: the mean image of the training split,
+            for both splits (Caffe's mean file).
+        image_size: side S of the images in a batch, by bilinear interpolation.
+    """
+
+    images: NDArray[np.uint8]
+    labels: NDArray[np.int64]
+    mean: NDArray[np.float32]
+    image_size: int
+
+    def __len__(self) -> int:
+        """Number of samples."""
+        return len(self.labels)
+
+    def batch(self, indices: NDArray[np.int64]) -> tuple[torch.Tensor, torch.Tensor]:
+        """See `Split.batch`."""
+        import torch
+        from torch.nn import functional
+
+        centred = torch.from_numpy(self.images[indices] - self.mean).unsqueeze(1)
+        size = (self.image_size, self.image_size)
+        resized = functional.interpolate(centred, size, mode="bilinear", align_corners=False)
+        images = resized.expand(-1, CHANNELS, -1, -1).contiguous()
+        return images, torch.from_numpy(self.labels[indices])
+
+
+def gray_dataset(
+    name: str,
+    source: str,
+    *,
+    classes: int,
+    image_size: int,
+    train: tuple[NDArray[np.uint8], NDArray[np.int64]],
+    test: tuple[NDArray[np.uint8], NDArray[np.int64]],
+) -> Dataset:
+    """Pairs up two splits of (images, labels), both centred by the training split's mean image."""
+    mean = train[0].mean(axis=0, dtype=np.float64).astype(np.float32)
+    return Dataset(
+        name=name,
+        source=source,
+        classes=classes,
+        train=GrayImages(*train, mean, image_size),
+        test=GrayImages(*test, mean, image_size),
+    )

@@ -1,0 +1,117 @@
+"""A TOML table read key by key: every complaint names the file, the key and what is allowed."""
+
+from __future__ import annotations
+
+import math
+import tomllib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from commbench.errors import UserError
+
+
+def read_toml(path: Path) -> Table:
+    """The top table of a TOML file.
+
+    Raises:
+        UserError: if the file cannot be read or is not TOML.
+    """
+    try:
+        with path.open("rb") as file:
+            return Table(str(path), "", tomllib.load(file))
+    except OSError as error:
+        raise UserError(f"cannot read recipe {path}: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} is not a TOML file: {error}") from error
+
+
+class Table:
+    """Hands out checked values and remembers which keys were asked for, so strangers show up."""
+
+    def __init__(self, file: str, prefix: str, values: dict[str, Any]) -> None:
+        """Wraps `values`, found in `file` under keys that start with `prefix`."""
+        self._file = file
+        self._prefix = prefix
+        self._values = values
+        self._asked: list[str] = []
+
+    def text(self, key: str, *, default: str | None = None) -> str:
+        """A string."""
+        value = self._take(key, default)
+        if not isinstance(value, str):
+            raise self._wrong(key, value, "a string")
+        return value
+
+    def choice(self, key: str, choices: Sequence[str]) -> str:
+        """One of `choices`."""
+        value = self._take(key, None)
+        if value not in choices:
+            raise self._wrong(key, value, "one of " + ", ".join(choices))
+        return str(value)
+
+    def whole(self, key: str, *, at_least: int) -> int:
+        """An integer."""
+        value = self._take(key, None)
+        if not _is_whole(value) or value < at_least:
+            raise self._wrong(key, value, f"a whole number, {at_least} or more")
+        return int(value)
+
+    def number(
+        self,
+        key: str,
+        *,
+        above: float = -math.inf,
+        at_least: float = -math.inf,
+        below: float = math.inf,
+        default: float | None = None,
+    ) -> float:
+        """A finite number within bounds."""
+        value = self._take(key, default)
+        right = _is_whole(value) or isinstance(value, float)
+        if not (right and above < value < below and value >= at_least):
+            bounds = {"above": above, "at least": at_least, "below": below}
+            allowed = [f"{word} {bound:g}" for word, bound in bounds.items() if abs(bound) < 1e308]
+            raise self._wrong(key, value, " ".join(["a number", " and ".join(allowed)]).strip())
+        return float(value)
+
+    def increasing(self, key: str) -> tuple[int, ...]:
+        """A list of positive integers, each larger than the last."""
+        value = self._take(key, None)
+        right = isinstance(value, list) and value and all(_is_whole(item) for item in value)
+        if not right or any(a >= b for a, b in zip([0, *value], value, strict=False)):
+            raise self._wrong(key, value, "a list of increasing whole numbers, 1 or more")
+        return tuple(value)
+
+    def table(self, key: str) -> Table:
+        """A table inside this one."""
+        value = self._take(key, None)
+        if not isinstance(value, dict):
+            raise self._wrong(key, value, "a table")
+        return Table(self._file, f"{self._prefix}{key}.", value)
+
+    def finish(self) -> None:
+        """Complains of keys that nobody asked for.
+
+        Raises:
+            UserError: naming the first such key and the keys allowed beside it.
+        """
+        for key in self._values:
+            if key not in self._asked:
+                allowed = ", ".join(self._prefix + name for name in sorted(self._asked))
+                raise UserError(f"{self._file}: unknown key {self._prefix}{key}: use {allowed}")
+
+    def _take(self, key: str, default: object) -> Any:
+        self._asked.append(key)
+        if key in self._values:
+            return self._values[key]
+        if default is None:
+            raise UserError(f"{self._file}: key {self._prefix}{key} is missing")
+        return default
+
+    def _wrong(self, key: str, value: object, allowed: str) -> UserError:
+        return UserError(f"{self._file}: {self._prefix}{key} = {value!r}: must be {allowed}")
+
+
+def _is_whole(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
