@@ -1,6 +1,7 @@
 """Every exchange over real MPI, against the library's own Allreduce."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from commbench.arrays import ELEMENT_TYPES, NumpyArrays, arrays_for, element_typ
 from commbench.exchange import Exchange
 from commbench.job import Job
 from commbench.registry import parse_exchange
-from commbench.schedule import traffic
+from commbench.schedule import WHOLE, Recv, Round, Schedule, Send, traffic
 from commbench.transport import open_transport
 from commbench.transport.mpi import MPITransport
 
@@ -35,28 +36,31 @@ def values(rank: int, count: int) -> np.ndarray:
 
 @pytest.mark.parametrize("spec", SPECS)
 @pytest.mark.parametrize("dtype", list(ELEMENT_TYPES))
-@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
-def test_equals_the_librarys_sum(job: Job, spec: str, dtype: str, device: str) -> None:
+@pytest.mark.parametrize(
+    ("device", "name"),
+    [
+        ("cpu", "mpi"),
+        ("cpu", "shared-memory"),
+        pytest.param("cuda", "auto", marks=pytest.mark.gpu),
+    ],
+)
+def test_equals_the_librarys_sum(job: Job, spec: str, dtype: str, device: str, name: str) -> None:
     arrays = arrays_for(device, dtype)
-    transport = open_transport("mpi", job, arrays)
+    transport = open_transport(name, job, arrays)
     schedule = parse_exchange(spec).schedule(job.rank, job.size)
     for count in (0, 1, job.size - 1, 1000, 5 * SEGMENT_BYTES + 3):
         own = values(job.rank, count)
         mine = own if schedule.contributes else np.zeros(count)
         expected = np.empty(count)
         job.comm.Allreduce(mine, expected)
-        buffer = arrays.wire_empty(count)
+        buffer = transport.allocate(count)
         exchange = Exchange(schedule, buffer, transport, timeout_s=30, segment_bytes=SEGMENT_BYTES)
-        stored = own.astype(arrays.kind.wire)
+        inputs = arrays.from_values(own)
         for _ in range(2):  # once more, to meet state that the first run left behind
-            arrays.from_host(stored.view(np.uint8), buffer)
-            if device == "cpu":
-                buffer[:] = stored
+            arrays.assign(buffer, inputs)
             exchange.run()
             if schedule.contributes:
-                slot = arrays.host_slot(buffer.nbytes) if count else np.empty(0, np.uint8)
-                got = arrays.to_host(buffer, slot).view(arrays.kind.wire)
-                np.testing.assert_array_equal(got.astype(np.float64), expected)
+                assert arrays.differences(buffer, arrays.from_values(expected)) == 0
 
 
 class CountingTransport(MPITransport):
@@ -81,15 +85,52 @@ def test_sends_what_the_schedule_says(job: Job, spec: str) -> None:
 
 
 @pytest.mark.parametrize("spec", ["native", "parameter-server", "tree", "ring"])
-def test_millions_of_elements(job: Job, spec: str) -> None:
+@pytest.mark.parametrize("name", ["mpi", "shared-memory"])
+@pytest.mark.parametrize("shared", [True, False])
+def test_millions_of_elements(job: Job, spec: str, name: str, shared: bool) -> None:
     count = 3_000_001
-    transport = open_transport("mpi", job, NumpyArrays(element_type("float32")))
-    buffer = values(job.rank, count).astype(np.float32)
+    transport = open_transport(name, job, NumpyArrays(element_type("float32")))
+    # Memory that a transport has not allocated is slower at most.
+    buffer = transport.allocate(count) if shared else np.empty(count, np.float32)
+    buffer[:] = values(job.rank, count)
     Exchange(
         parse_exchange(spec).schedule(job.rank, job.size), buffer, transport, timeout_s=60
     ).run()
     expected = sum(values(rank, count) for rank in range(job.size))
     np.testing.assert_array_equal(buffer, expected)
+
+
+@pytest.mark.parametrize("name", ["mpi", "shared-memory"])
+def test_ranks_that_swap_what_they_overwrite(job: Job, name: str) -> None:
+    peer = job.rank ^ 1
+    if peer >= job.size:
+        schedule = Schedule(())
+    else:
+        schedule = Schedule((Round((Send(WHOLE, peer), Recv(WHOLE, peer))),))
+    transport = open_transport(name, job, NumpyArrays(element_type("float32")))
+    buffer = transport.allocate(2_000_000)
+    buffer[:] = job.rank + 1
+    Exchange(schedule, buffer, transport, timeout_s=30).run()
+    assert (buffer == job.rank + 1 + (peer + 1 if peer < job.size else 0)).all()
+
+
+def test_shared_memory_has_no_name_that_could_stay_behind(job: Job) -> None:
+    before = set(Path("/dev/shm").iterdir())
+    job.barrier()
+    transport = open_transport("shared-memory", job, NumpyArrays(element_type("float32")))
+    buffer = transport.allocate(1000)
+    job.barrier()
+    assert {
+        path for path in set(Path("/dev/shm").iterdir()) - before if "commbench" in path.name
+    } == set()
+    address = buffer.ctypes.data
+    mapped = [
+        line
+        for line in Path("/proc/self/maps").read_text().splitlines()
+        if int(line.split("-")[0], 16) <= address < int(line.split("-")[1].split()[0], 16)
+    ]
+    assert "memfd:commbench" in mapped[0]
+    job.barrier()
 
 
 @pytest.mark.skipif(SIZE != 2, reason="over 2 GiB a rank: run on two ranks only")
