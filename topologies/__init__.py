@@ -7,6 +7,7 @@ A topology module has
 * optionally ``closed_form(size, *, option=default, ...) -> ClosedForm``, the textbook cost that
   `commbench verify` sets beside the counted one (None for a size without a formula).
 
-It imports nothing but `commbench.schedule`, and is found through the entry point group
-``commbench.topologies``, so another package adds one in the same way.
+It imports nothing but `commbench.schedule`, `commbench.compose` and the topologies that it is made
+of, and is found through the entry point group ``commbench.topologies``, so another package adds one
+in the same way.
 """

@@ -27,7 +27,7 @@ def test_options_in_the_name_and_beside_it() -> None:
     ("spec", "options", "told"),
     [
         ("treee", {}, "no exchange 'treee': choose from none, native, .*tree"),
-        ("tree@fanout=3", {}, "exchange tree has no option fanout: it takes no options"),
+        ("tree@fanout=3", {}, "exchange tree has no option fanout: it takes segments"),
         ("tree", {"server": "dedicated"}, "exchange tree has no option server"),
         ("parameter-server@server=both", {}, "server=both is not one of colocated, dedicated"),
         ("parameter-server@dedicated", {}, "'dedicated' is not of the form option=value"),
