@@ -59,7 +59,7 @@ if TYPE_CHECKING:
 @click.option(
     "--epochs",
     type=click.FloatRange(min=0, min_open=True),
-    default=8.0,
+    default=6.0,
     show_default=True,
     help="Passes over the training images.",
 )
@@ -125,7 +125,7 @@ def command(**options: Any) -> None:
     \b
       mpirun -n 4 commbench train --model nin --exchange tree
 
-    trains NiN for eight epochs on the shipped Fashion-MNIST subset: some three minutes on two
+    trains NiN for six epochs on the shipped Fashion-MNIST subset: some three minutes on two
     cores.
     Each rank computes the gradient of its share of every batch, the exchange adds the gradients up,
     and all ranks take the same step. The same seed gives bitwise the same weights on every rank and
