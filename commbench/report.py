@@ -1,54 +1,46 @@
-"""Puts run files side by side: what `commbench report` draws and prints."""
+"""Reads run files and picks out the numbers that the report prints and draws."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from commbench.errors import UserError
-from commbench.record import open_run
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from matplotlib.axes import Axes
-
-# What must be the same for two trainings to be a comparison of their exchanges.
-_CONDITIONS = ("model", "parameters", "data", "global_batch", "base_lr", "seed")
+from commbench.record.reader import attributes, open_run, progress, summary
 
 
 @dataclass(frozen=True)
-class Spread:
-    """Samples in seconds, summed up."""
+class Timing:
+    """The times of one exchange at one size on so many ranks, of one sweep or several alike.
 
-    lowest: float
-    median: float
-    p99: float
+    Attributes:
+        exchange: with its options.
+        ranks: number of ranks.
+        size: bytes of the buffer.
+        setting: transport, element type and device, which make times comparable.
+        slowest_s: the slowest rank's time of every iteration, ``(iterations,)``, in seconds.
+        hottest_bytes: through the busiest rank; NaN if nobody can know.
+        wrong: elements with a wrong sum; NaN if not checked.
+    """
 
-    @classmethod
-    def of(cls, samples: NDArray[np.float64]) -> Spread:
-        """Of finite samples; NaN where there are none."""
-        if not len(samples):
-            return cls(np.nan, np.nan, np.nan)
-        return cls(
-            float(samples.min()), float(np.median(samples)), float(np.percentile(samples, 99))
-        )
-
-
-@dataclass(frozen=True)
-class Sweep:
-    """One sweep: for each (size in bytes, exchange) the time of the slowest rank."""
-
-    path: Path
+    exchange: str
     ranks: int
-    sizes: list[int]
-    exchanges: list[str]
-    times: dict[tuple[int, str], Spread]
+    size: int
+    setting: str
+    slowest_s: NDArray[np.float64]
+    hottest_bytes: float = math.nan
+    wrong: float = math.nan
+
+    def time_us(self) -> dict[str, float]:
+        """Minimum, median, 99th percentile and maximum in microseconds."""
+        low, median, p99, high = 1e6 * np.percentile(self.slowest_s, [0, 50, 99, 100])
+        return {"min": float(low), "median": float(median), "p99": float(p99), "max": float(high)}
 
 
 @dataclass(frozen=True)
@@ -56,183 +48,249 @@ class Training:
     """One training run.
 
     Attributes:
-        label: exchange and ranks.
-        time_s, top1: at each evaluation that was made.
-        phase_s: median over steps and workers of each phase.
-        conditions: the attributes that a comparison holds fixed.
+        label: tells it from the other runs of the report.
+        task: model, data, global batch and so on, which make runs comparable.
+        evaluations: step, epoch, time_s, top1, top5 and loss, ``(evaluations,)`` each.
+        phase_s: mean seconds of each phase of a step, over workers and steps.
     """
 
-    path: Path
+    file: str
     label: str
     exchange: str
     ranks: int
-    time_s: list[float]
-    top1: list[float]
+    status: str
+    task: dict[str, Any]
+    evaluations: dict[str, NDArray[np.float64]]
     phase_s: dict[str, float]
-    conditions: dict[str, Any]
+
+    def step_s(self) -> float:
+        """Seconds of a step."""
+        return sum(self.phase_s.values())
 
 
-def load(paths: Sequence[Path]) -> tuple[list[Sweep], list[Training]]:
-    """Read run files.
+@dataclass
+class Report:
+    """All that the run files hold, and what the reader must know about them."""
+
+    files: list[str] = field(default_factory=list)
+    timings: list[Timing] = field(default_factory=list)
+    trainings: list[Training] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    def most_ranks(self) -> list[Timing]:
+        """The timings on the most ranks, by size."""
+        most = max((timing.ranks for timing in self.timings), default=0)
+        chosen = (timing for timing in self.timings if timing.ranks == most)
+        return sorted(chosen, key=lambda timing: timing.size)
+
+    def over_ranks(self, wanted: int | None) -> list[Timing]:
+        """The timings at the one size nearest to `wanted` bytes (None: the largest), by ranks.
+
+        Empty unless there are several numbers of ranks that share a size.
+        """
+        sizes = {
+            ranks: {timing.size for timing in self.timings if timing.ranks == ranks}
+            for ranks in {timing.ranks for timing in self.timings}
+        }
+        shared = set.intersection(*sizes.values()) if sizes else set()
+        if len(sizes) < 2 or not shared:
+            return []
+        size = max(shared) if wanted is None else min(shared, key=lambda one: abs(one - wanted))
+        chosen = (timing for timing in self.timings if timing.size == size)
+        return sorted(chosen, key=lambda timing: timing.ranks)
+
+    def exchanges(self) -> list[str]:
+        """Every exchange by name and options, each once."""
+        names = [timing.exchange for timing in self.timings]
+        return list(dict.fromkeys(names + [run.exchange for run in self.trainings]))
+
+
+def read_report(paths: Sequence[Path]) -> Report:
+    """Read run files of any kinds.
 
     Raises:
-        UserError: a file is no run file, or of a kind that has no figure.
+        UserError: a file is no run file, is named twice, or nothing was recorded in any.
     """
-    sweeps, trainings = [], []
+    report = Report()
+    found: list[Timing] = []
     for path in paths:
+        if str(path) in report.files:
+            raise UserError(f"{path} is named twice: name every run file once")
+        report.files.append(str(path))
+        run = summary(path)
+        if run["status"] != "completed":
+            report.notes.append(f"{path.name}: {progress(run)}.")
         with open_run(path) as file:
-            kind = file.attrs["kind"]
-            if kind == "sweep":
-                sweeps.append(_sweep(path, file))
-            elif kind == "train":
-                trainings.append(_training(path, file))
-            else:
-                raise UserError(f"{path}: no figure for a run of kind {kind!r}: train or sweep")
-    return sorted(sweeps, key=lambda sweep: sweep.ranks), trainings
+            if "sweep" in file:
+                found += _timings(file)
+            if "eval" in file:
+                report.trainings.append(_training(path, file))
+    report.timings = _pooled(found)
+    if not report.timings and not any(run.phase_s for run in report.trainings):
+        raise UserError(f"nothing was recorded in {', '.join(report.files)}")
+    report.trainings = _labelled(report.trainings)
+    report.notes += _warnings(report, paths)
+    return report
 
 
-def _sweep(path: Path, file: Any) -> Sweep:
-    table = file["sweep"]
-    sizes = [int(size) for size in table["size_bytes"][:]]
-    exchanges = table["exchange"].asstr()[:].tolist()
-    slowest = table["seconds"][:].max(axis=3)
-    times = {
-        (size, exchange): Spread.of(slowest[i, j][np.isfinite(slowest[i, j])])
-        for i, size in enumerate(sizes)
-        for j, exchange in enumerate(exchanges)
-    }
-    return Sweep(path, int(file.attrs["ranks"]), sizes, exchanges, times)
+def _timings(file: Any) -> list[Timing]:
+    table, root = file["sweep"], attributes(file)
+    devices = sorted({device.split(":")[0] for device in root["devices"]})
+    known = [str(root[name]) for name in ("transport", "dtype") if name in root]
+    setting = ", ".join([*known, *devices])
+    seconds = table["seconds"][:]
+    timings = []
+    for row, size in enumerate(table["size_bytes"][:]):
+        for column, exchange in enumerate(table["exchange"].asstr()[:]):
+            slowest = seconds[row, column].max(axis=1)  # NaN until every rank's sample is there
+            slowest = slowest[np.isfinite(slowest)]
+            if len(slowest):
+                timings.append(
+                    Timing(
+                        exchange=exchange,
+                        ranks=seconds.shape[3],
+                        size=int(size),
+                        setting=setting,
+                        slowest_s=slowest,
+                        hottest_bytes=float(table["hottest_rank_bytes"][row, column]),
+                        wrong=float(table["wrong"][row, column]),
+                    )
+                )
+    return timings
+
+
+def _pooled(found: Iterable[Timing]) -> list[Timing]:
+    """Put the iterations of sweeps with the same setting together."""
+    pools: dict[tuple[object, ...], list[Timing]] = {}
+    for timing in found:
+        key = (timing.setting, timing.ranks, timing.size, timing.exchange)
+        pools.setdefault(key, []).append(timing)
+    return [
+        Timing(
+            exchange=one.exchange,
+            ranks=one.ranks,
+            size=one.size,
+            setting=one.setting,
+            slowest_s=np.concatenate([timing.slowest_s for timing in pool]),
+            hottest_bytes=one.hottest_bytes,
+            # Wrong in one sweep is wrong; not checked in one is not checked.
+            wrong=sum(timing.wrong for timing in pool),
+        )
+        for pool in pools.values()
+        for one in pool[:1]
+    ]
 
 
 def _training(path: Path, file: Any) -> Training:
-    attributes = file.attrs
-    top1 = file["eval/top1"][:]
-    made = np.isfinite(top1)
-    phases = file["timing/phase"].asstr()[:].tolist()
-    seconds = file["timing/seconds"][:]
-    # A dedicated server computes nothing; its zeros would pull the medians down.
-    busy = seconds[:, np.nan_to_num(seconds[:, :, phases.index("forward")]).sum(axis=0) > 0]
-    medians = [np.nan] * len(phases)
-    if np.isfinite(busy).any():
-        medians = [float(np.nanmedian(busy[:, :, index])) for index in range(len(phases))]
-    exchange, ranks = str(attributes["exchange"]), int(attributes["ranks"])
+    root = attributes(file)
+    table = {name: file["eval"][name][:] for name in file["eval"] if name != "evaluation"}
+    done = np.isfinite(table["top1"])
+    timing = file["timing"]
+    phases = timing["phase"].asstr()[:].tolist()
+    seconds = timing["seconds"][:].astype(np.float64)
+    # A dedicated server has no data: its forward pass takes no time, and its step is all waiting.
+    forward = seconds[:, :, phases.index("forward")] if "forward" in phases else seconds[:, :, 0]
+    workers = np.nansum(forward, axis=0) > 0
+    own = seconds[:, workers] if workers.any() else seconds
+    rows = own[np.isfinite(own).all(axis=2)]
+    names = ("model", "data", "global_batch", "parameters", "recipe")
     return Training(
-        path=path,
-        label=f"{exchange}, {ranks} ranks",
-        exchange=exchange,
-        ranks=ranks,
-        time_s=file["eval/time_s"][:][made].tolist(),
-        top1=top1[made].tolist(),
-        phase_s=dict(zip(phases, medians, strict=True)),
-        conditions={name: _plain(attributes.get(name)) for name in _CONDITIONS},
+        file=str(path),
+        label="",
+        exchange=str(root["exchange"]),
+        ranks=int(root["ranks"]),
+        status=str(root["status"]),
+        task={name: root[name] for name in names if name in root}
+        | {name: root["options"][name] for name in ("image_size", "lr") if name in root["options"]},
+        evaluations={name: values[done] for name, values in table.items()},
+        phase_s=dict(zip(phases, rows.mean(axis=0).tolist(), strict=True)) if len(rows) else {},
     )
 
 
-def _plain(value: Any) -> Any:
-    return value.item() if isinstance(value, np.generic) else value
+def _labelled(runs: Sequence[Training]) -> list[Training]:
+    """Name each run by exchange and ranks, and by its file where that is not enough."""
+    plain = [f"{run.exchange}, {plural(run.ranks, 'rank')}" for run in runs]
+    return [
+        replace(run, label=label if plain.count(label) == 1 else f"{label} ({Path(run.file).stem})")
+        for run, label in zip(runs, plain, strict=True)
+    ]
 
 
-def nearest_size(sweeps: Sequence[Sweep], wanted: int | None) -> int:
-    """The size that all sweeps share nearest to `wanted`; the largest if that is None.
-
-    Raises:
-        UserError: the sweeps have no size in common.
-    """
-    common = set(sweeps[0].sizes).intersection(*(sweep.sizes for sweep in sweeps))
-    if not common:
-        raise UserError("the sweeps have no buffer size in common: run them with the same sizes")
-    return max(common) if wanted is None else min(common, key=lambda size: abs(size - wanted))
-
-
-def remarks(trainings: Sequence[Training]) -> list[str]:
-    """What makes trainings incomparable: conditions that differ between them."""
+def _warnings(report: Report, paths: Sequence[Path]) -> list[str]:
+    """What makes the runs hard to compare."""
     told = []
-    for name in _CONDITIONS:
-        values = sorted({str(training.conditions[name]) for training in trainings})
+    for name in dict.fromkeys(name for run in report.trainings for name in run.task):
+        values = sorted({str(run.task.get(name, "unknown")) for run in report.trainings})
         if len(values) > 1:
-            told.append(f"runs differ in {name}: {', '.join(values)}")
+            told.append(
+                f"The trainings differ in {name.replace('_', ' ')}: {', '.join(values)}; "
+                "not the exchange alone."
+            )
+    settings = sorted({timing.setting for timing in report.timings})
+    if len(settings) > 1:
+        told.append(
+            f"The sweeps differ in transport, element type or device: {'; '.join(settings)}."
+        )
+    machines = set()
+    crowded: dict[int, int] = {}
+    for path in paths:
+        with open_run(path) as file:
+            root = attributes(file)
+        machines.add(f"{root.get('cpu_model', 'unknown')}, {root.get('mpi_library', '')}")
+        here = root["hosts"].count(root["hosts"][0])
+        if here > int(root.get("cpu_count", here)):
+            crowded[here] = int(root["cpu_count"])
+    if len(machines) > 1:
+        told.append(f"Several machines or MPI libraries: {'; '.join(sorted(machines))}.")
+    if crowded:
+        ranks = ", ".join(str(count) for count in sorted(crowded))
+        cores = ", ".join(str(count) for count in sorted(set(crowded.values())))
+        told.append(
+            f"More ranks than cores ({ranks} on {cores}): times include waiting for a turn on one."
+        )
     return told
 
 
-def numbers(sweeps: Sequence[Sweep], trainings: Sequence[Training]) -> dict[str, Any]:
-    """Everything the figure shows, for tables and JSON."""
+def plural(count: int, noun: str) -> str:
+    """``1 rank``, ``2 ranks``."""
+    return f"{count} {noun}{'' if count == 1 else 's'}"
+
+
+def as_dict(report: Report, size: int | None) -> dict[str, Any]:
+    """The numbers for JSON; times in microseconds or seconds, as the names say."""
     return {
-        "sweeps": [
-            {
-                "file": str(sweep.path),
-                "ranks": sweep.ranks,
-                "size_bytes": size,
-                "exchange": exchange,
-                "min_s": spread.lowest,
-                "median_s": spread.median,
-                "p99_s": spread.p99,
-            }
-            for sweep in sweeps
-            for (size, exchange), spread in sweep.times.items()
-        ],
+        "files": report.files,
+        "sweeps": [_timing_dict(timing) for timing in report.timings],
+        "over_ranks": [_timing_dict(timing) for timing in report.over_ranks(size)],
         "trainings": [
             {
-                "file": str(training.path),
-                "exchange": training.exchange,
-                "ranks": training.ranks,
-                "time_s": training.time_s,
-                "top1": training.top1,
-                "phase_s": training.phase_s,
-                **training.conditions,
+                "file": run.file,
+                "label": run.label,
+                "exchange": run.exchange,
+                "ranks": run.ranks,
+                "status": run.status,
+                **run.task,
+                "evaluations": {name: values.tolist() for name, values in run.evaluations.items()},
+                "step_s": run.step_s() if run.phase_s else None,
+                "phase_s": run.phase_s,
+                "phase_share": {
+                    name: seconds / run.step_s() for name, seconds in run.phase_s.items()
+                },
             }
-            for training in trainings
+            for run in report.trainings
         ],
-        "remarks": remarks(trainings),
+        "notes": report.notes,
     }
 
 
-def draw(
-    sweeps: Sequence[Sweep],
-    trainings: Sequence[Training],
-    output: Path,
-    *,
-    title: str | None = None,
-    size: int | None = None,
-) -> None:
-    """Draw what the files hold into one PNG, SVG or PDF.
-
-    Raises:
-        UserError: the file cannot be written, or its suffix is no picture's.
-    """
-    if output.suffix not in (".png", ".svg", ".pdf"):
-        raise UserError(f"cannot draw {output}: its name must end in .png, .svg or .pdf")
-    if not output.parent.is_dir():
-        raise UserError(f"cannot draw {output}: there is no folder {output.parent}")
-    import matplotlib as mpl
-
-    mpl.use("Agg")
-    from matplotlib import pyplot
-
-    from commbench.figures import accuracy, phases, ranks, sizes
-
-    panels: list[Callable[[Axes], None]] = []
-    if sweeps:
-        chosen = nearest_size(sweeps, size)
-        largest = sweeps[-1]
-        panels.append(lambda axes: sizes.draw(axes, largest))
-        if len({sweep.ranks for sweep in sweeps}) > 1:
-            panels.append(lambda axes: ranks.draw(axes, sweeps, chosen))
-    if trainings:
-        panels.append(lambda axes: accuracy.draw(axes, trainings))
-        panels.append(lambda axes: phases.draw(axes, trainings))
-    columns = min(2, len(panels))
-    rows = -(-len(panels) // columns)
-    figure, grid = pyplot.subplots(
-        rows, columns, figsize=(6.4 * columns, 4.6 * rows), squeeze=False, layout="constrained"
-    )
-    for axes in grid.flat[len(panels) :]:
-        axes.set_visible(False)
-    for axes, panel in zip(grid.flat, panels, strict=False):
-        panel(axes)
-    if title:
-        figure.suptitle(title)
-    notes = remarks(trainings)
-    if notes:
-        figure.supxlabel("Beware: " + "; ".join(notes), fontsize="small")
-    figure.savefig(output, dpi=150)
-    pyplot.close(figure)
+def _timing_dict(timing: Timing) -> dict[str, Any]:
+    return {
+        "exchange": timing.exchange,
+        "ranks": timing.ranks,
+        "size": timing.size,
+        "setting": timing.setting,
+        "iterations": len(timing.slowest_s),
+        "time_us": timing.time_us(),
+        "hottest_bytes": timing.hottest_bytes,
+        "wrong": timing.wrong,
+    }

@@ -19,7 +19,7 @@ from commbench.job import Job
 from commbench.proof import ProofError, prove
 from commbench.record import RunFile, default_path, sweep_groups
 from commbench.registry import Choice
-from commbench.schedule import Schedule, traffic
+from commbench.schedule import AllReduce, Schedule, traffic
 from commbench.sweep_table import Row
 from commbench.transport import Transport, open_transport
 
@@ -76,6 +76,8 @@ def step_sizes(first: int, last: int, factor: float | None, step: int | None) ->
     if last < first:
         raise UserError(f"--maxbytes {last} is less than --minbytes {first}")
     if step is not None:
+        if step < 1:
+            raise UserError(f"--stepbytes {step} leads nowhere: give 1 or more")
         return list(range(first, last + 1, step))
     assert factor is not None
     sizes = [first]
@@ -87,9 +89,31 @@ def step_sizes(first: int, last: int, factor: float | None, step: int | None) ->
 def fill(count: int, rank: int, ranks: int, dtype: str) -> NDArray[np.float64]:
     """Integers whose sums over `ranks` ranks are exact in `dtype`: ``(count,)``.
 
-    They differ between neighbouring ranks and indices, and repeat along the buffer.
+    They differ between neighbouring ranks and look alike nowhere along the buffer, so that a piece
+    in another's place is found.
     """
-    return np.resize(_period(rank, ranks, dtype), count)
+    return _scatter(_period(rank, ranks, dtype), count)
+
+
+def _scatter(values: NDArray[np.float64], count: int) -> NDArray[np.float64]:
+    """`count` of the values, in an order that is the same everywhere and does not repeat."""
+    # A plain repetition would fit pieces whose length is a multiple of it. Multiplied only once, an
+    # index hashes nearly alike a Fibonacci number further on; the second round breaks that too.
+    hashed = np.arange(1, count + 1, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
+    hashed = (hashed ^ (hashed >> np.uint64(32))) * np.uint64(0xD6E8FEB86659FD93) >> np.uint64(33)
+    return np.asarray(values[hashed % np.uint64(len(values))])
+
+
+def turn_order(iteration: int, candidates: int) -> list[int]:
+    """The order of the candidates in an iteration: 0 1 4 2 3, then 1 2 0 3 4, ... of five.
+
+    Each is first in turn, and over ``2 * candidates`` iterations each follows each other one
+    equally often. Going round in a fixed circle, each would always meet the caches, and the ranks
+    that are late, which one and the same other has left behind (Williams, 1949).
+    """
+    zigzag = [(step + 1) // 2 if step % 2 else -(step // 2) for step in range(candidates)]
+    order = [(step + iteration) % candidates for step in zigzag]
+    return order[::-1] if iteration // candidates % 2 else order
 
 
 def _period(rank: int, ranks: int, dtype: str) -> NDArray[np.float64]:
@@ -162,8 +186,7 @@ class _Sweep:
         self.arrays = transport.arrays
         self.file = file
         self.show = show
-        itemsize = self.arrays.kind.itemsize
-        self.counts = [size // itemsize for size in settings.sizes_bytes]
+        self.counts = _counts(settings.sizes_bytes, self.arrays)
         self.buffer = transport.allocate(max(self.counts))
         inputs = fill(max(self.counts), job.rank, job.size, settings.dtype)
         self.inputs = self.arrays.from_values(inputs)
@@ -176,10 +199,8 @@ class _Sweep:
                 for candidate in candidates:
                     self.once(candidate, count, check=False)
             for iteration in range(self.settings.iterations):
-                # Each is first in turn, so none always runs in the caches another left behind.
-                order = np.roll(np.arange(len(candidates)), -iteration)
                 own = np.zeros(len(candidates))
-                for number in order.tolist():
+                for number in turn_order(iteration, len(candidates)):
                     own[number] = self.once(candidates[number], count, self.settings.check)
                 everyone = self.job.gather(own)
                 if everyone is not None and self.file is not None:
@@ -200,17 +221,21 @@ class _Sweep:
 
     def prepare(self, count: int) -> list[_Candidate]:
         candidates = []
+        # Candidates with the same workers share the sum: it is as large as the buffer.
+        sums: dict[tuple[int, ...], Any] = {}
         for choice, schedules in zip(self.settings.exchanges, self.plans, strict=True):
-            workers = [rank for rank, plan in enumerate(schedules) if plan.contributes]
+            workers = tuple(rank for rank, plan in enumerate(schedules) if plan.contributes)
             own = schedules[self.job.rank]
             exchange = Exchange(
                 own, self.buffer[:count], self.transport, timeout_s=self.settings.timeout_s
             )
             expected = None
             if self.settings.check and own.contributes and own.reduces:
-                periods = [_period(r, self.job.size, self.settings.dtype) for r in workers]
-                total = np.sum(periods, axis=0)
-                expected = self.arrays.from_values(np.resize(total, count))
+                if workers not in sums:
+                    periods = [_period(r, self.job.size, self.settings.dtype) for r in workers]
+                    total = _scatter(np.sum(periods, axis=0), count)
+                    sums[workers] = self.arrays.from_values(total)
+                expected = sums[workers]
             candidates.append(_Candidate(choice, schedules, exchange, own.contributes, expected))
         return candidates
 
@@ -237,10 +262,10 @@ class _Sweep:
         # Nothing is exchanged by the floor, so it has no bandwidth.
         rate = size / median / 1e9 if reduces else math.nan
         bound = 2 * (ranks - 1) / ranks
-        hottest = _hottest(candidate.choice, candidate.schedules, count) * itemsize
+        hottest = _hottest(candidate.schedules, count) * itemsize
         return Row(
             exchange=candidate.choice.spec,
-            transport=self.transport.name,
+            transport="mpi" if _native(candidate.schedules) else self.transport.name,
             size=size,
             count=count,
             dtype=self.settings.dtype,
@@ -259,12 +284,26 @@ class _Sweep:
         )
 
 
-def _hottest(choice: Choice, schedules: Sequence[Schedule], count: int) -> float:
-    """Elements through the busiest rank, in the direction that has more of them."""
-    if choice.name == "native":
+def _counts(sizes_bytes: Sequence[int], arrays: Arrays) -> list[int]:
+    """Whole elements in each size, each count once: 1, 2 and 3 bytes are all no float32."""
+    return list(dict.fromkeys(size // arrays.kind.itemsize for size in sizes_bytes))
+
+
+def _hottest(schedules: Sequence[Schedule], count: int) -> float:
+    """Elements through the busiest rank, in the direction that has more of them.
+
+    NaN where the library sums any of it: nobody knows what that moves.
+    """
+    if _native(schedules):
         return math.nan
     moved = [traffic(schedule, count) for schedule in schedules]
     return max(max(one.elements_sent, one.elements_received) for one in moved)
+
+
+def _native(schedules: Sequence[Schedule]) -> bool:
+    """Whether the library's own all-reduce has a part in it."""
+    steps = (step for schedule in schedules for step in schedule.rounds)
+    return any(isinstance(op, AllReduce) for step in steps for op in step.ops)
 
 
 def _prove_all(choices: Sequence[Choice], plans: Sequence[Sequence[Schedule]]) -> None:
@@ -287,14 +326,8 @@ def _create(
     devices: list[str],
 ) -> RunFile:
     itemsize = arrays.kind.itemsize
-    counts = [size // itemsize for size in settings.sizes_bytes]
-    hottest = [
-        [
-            _hottest(choice, schedules, count) * itemsize
-            for choice, schedules in zip(settings.exchanges, plans, strict=True)
-        ]
-        for count in counts
-    ]
+    counts = _counts(settings.sizes_bytes, arrays)
+    hottest = [[_hottest(schedules, count) * itemsize for schedules in plans] for count in counts]
     path = settings.output or default_path(settings.results, f"sweep-n{len(hosts)}")
     return RunFile.create(
         path,

@@ -39,7 +39,9 @@ def test_every_exchange_and_element_type(tmp_path: Path, ranks: int, transport: 
         rows = json.loads(result.stdout)["results"]
         assert {row["size"] for row in rows} == {0, 3000, 6000, 9000}
         assert all(row["wrong"] == 0 for row in rows if row["exchange"] != "none")
-        assert all(row["transport"] == transport for row in rows)
+        libraries = [row["transport"] for row in rows if row["exchange"] == "native"]
+        assert set(libraries) == {"mpi"}
+        assert all(row["transport"] == transport for row in rows if row["exchange"] != "native")
         with h5py.File(output) as file:
             assert file["sweep/seconds"].shape == (4, len(rows) // 4, 2, ranks)
 

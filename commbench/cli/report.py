@@ -1,10 +1,12 @@
-"""`commbench report`: run files side by side, as a figure and in numbers."""
+"""`commbench report`: run files side by side, in tables and one figure."""
 
 from __future__ import annotations
 
+import math
 import sys
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -13,88 +15,123 @@ from commbench.cli.sweep import Size
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from commbench.report import Report, Timing
+
 
 @click.command("report")
 @click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option(
-    "--output", type=click.Path(path_type=Path), help="The figure: a .png, .svg or .pdf file."
+    "--output",
+    type=click.Path(path_type=Path),
+    help="The figure, .png or .svg; one of that name is replaced. [default: tables only]",
 )
-@click.option("--title", help="Printed over the figure.")
+@click.option("--title", help="Title of the figure. [default: model, data and exchanges]")
 @click.option(
     "--size",
     type=Size(),
-    help="Buffer size for the time over ranks; the nearest one measured. [default: the largest]",
+    help="Buffer size of the panel over ranks; the nearest that all sweeps have. "
+    "[default: the largest]",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of tables.")
 def command(
     files: tuple[Path, ...], output: Path | None, title: str | None, size: int | None, as_json: bool
 ) -> None:
-    """Compare run FILES: time per exchange over sizes and ranks, accuracy over time, phases.
+    """Print and draw what the run FILES hold, trainings and sweeps together.
 
-    Draws what the files hold. Sweeps at several numbers of ranks give the time over ranks.
-    Trainings that differ in more than the exchange are drawn with a warning.
+    \b
+      commbench report results/*.h5 --output comparison.png
+
+    Draws, as far as the files go: accuracy over training time; the share of a step for each phase;
+    the time of each exchange over buffer sizes, on the most ranks; and over numbers of ranks, where
+    sweeps on several are given, with the growth that theory expects. Sweeps with the same setting
+    are pooled. Runs that are hard to compare are told so under the figure.
     """
+    from commbench.figures import sheet
     from commbench.record.reader import to_json
-    from commbench.report import draw, load, numbers
+    from commbench.report import as_dict, read_report
 
-    sweeps, trainings = load(files)
     if output:
-        draw(sweeps, trainings, output, title=title, size=size)
-    told = numbers(sweeps, trainings)
+        sheet.check_target(output)
+    report = read_report(files)
+    if output:
+        sheet.write(report, output, title, size)
     if as_json:
-        click.echo(to_json(told))
+        click.echo(to_json({**as_dict(report, size), "figure": str(output) if output else None}))
         return
+    _print(report)
+    if output:
+        click.echo(f"figure: {output}")
+
+
+def _print(report: Report) -> None:
     from rich.console import Console
 
-    console = Console(highlight=False, width=None if sys.stdout.isatty() else 160)
-    if told["sweeps"]:
-        console.print(_sweep_table(told["sweeps"]))
-    if told["trainings"]:
-        console.print(_training_table(told["trainings"]))
-    for remark in told["remarks"]:
-        console.print(f"Beware: {remark}", markup=False)
-    if output:
-        console.print(f"figure: {output}", markup=False, soft_wrap=True)
+    # Piped into a file, a table is as wide as it needs to be.
+    console = Console(width=None if sys.stdout.isatty() else 160, highlight=False)
+    for table in _tables(report):
+        console.print(table)
+        console.print()
+    for note in report.notes:
+        console.print(note, markup=False)
 
 
-def _sweep_table(rows: list[dict[str, Any]]) -> Table:
-    """Sizes down, exchanges across, medians in milliseconds."""
+def _tables(report: Report) -> Iterator[Table]:
+    if report.trainings:
+        yield _trainings(report)
+    for setting in dict.fromkeys(timing.setting for timing in report.timings):
+        yield _timings([one for one in report.timings if one.setting == setting], setting)
+
+
+def _table(title: str, texts: list[str], numbers: list[str]) -> Table:
     from rich.table import Table
 
-    from commbench.figures.style import bytes_text
-
-    exchanges = list(dict.fromkeys(row["exchange"] for row in rows))
-    table = Table(title="time of one exchange, median (ms)", title_justify="left")
-    table.add_column("ranks", justify="right")
-    table.add_column("buffer", justify="right")
-    for exchange in exchanges:
-        table.add_column(exchange, justify="right")
-    cells: dict[tuple[str, int, int], dict[str, float]] = {}
-    for row in rows:
-        place = (row["file"], row["ranks"], row["size_bytes"])
-        cells.setdefault(place, {})[row["exchange"]] = row["median_s"]
-    for (_, ranks, size), medians in cells.items():
-        times = [f"{1e3 * medians[name]:.3f}" if name in medians else "-" for name in exchanges]
-        table.add_row(str(ranks), bytes_text(size), *times)
+    table = Table(title=title, title_justify="left", box=None)
+    for name in texts:
+        table.add_column(name)
+    for name in numbers:
+        table.add_column(name, justify="right", no_wrap=True)
     return table
 
 
-def _training_table(rows: list[dict[str, Any]]) -> Table:
-    """One run a row."""
-    from rich.table import Table
-
-    table = Table(title="training; phases in ms, median", title_justify="left")
-    phases = list(rows[0]["phase_s"])
-    table.add_column("run")
-    for name in ("ranks", "top-1", "time (s)", *phases):
-        table.add_column(name, justify="right")
-    for row in rows:
-        evaluated = bool(row["top1"])
+def _trainings(report: Report) -> Table:
+    phases = list(dict.fromkeys(name for run in report.trainings for name in run.phase_s))
+    table = _table(
+        "training: share of a step for each phase, mean over workers and steps",
+        ["run", "model", "data"],
+        ["batch", "top-1", "after", "step", *phases],
+    )
+    for run in report.trainings:
+        measured = len(run.evaluations["top1"]) > 0
         table.add_row(
-            row["exchange"],
-            str(row["ranks"]),
-            f"{row['top1'][-1]:.2%}" if evaluated else "-",
-            f"{row['time_s'][-1]:.1f}" if evaluated else "-",
-            *(f"{1e3 * row['phase_s'][phase]:.1f}" for phase in phases),
+            run.label,
+            *(str(run.task.get(name, "-")) for name in ("model", "data", "global_batch")),
+            f"{run.evaluations['top1'][-1]:.2%}" if measured else "-",
+            f"{run.evaluations['time_s'][-1]:.1f} s" if measured else "-",
+            f"{1e3 * run.step_s():.1f} ms" if run.phase_s else "-",
+            *(f"{run.phase_s[p] / run.step_s():.1%}" if p in run.phase_s else "-" for p in phases),
+        )
+    return table
+
+
+def _timings(timings: list[Timing], setting: str) -> Table:
+    table = _table(
+        f"sweep ({setting}): time of the slowest rank",
+        ["exchange"],
+        [
+            *("ranks", "size (B)", "iterations", "min (us)", "median (us)", "p99 (us)", "max (us)"),
+            *("hottest rank (B)", "wrong"),
+        ],
+    )
+    for timing in sorted(timings, key=lambda one: (one.ranks, one.size)):
+        table.add_row(
+            timing.exchange,
+            str(timing.ranks),
+            f"{timing.size:,}",
+            str(len(timing.slowest_s)),
+            *(f"{value:,.1f}" for value in timing.time_us().values()),
+            *(
+                "-" if math.isnan(value) else f"{value:,.0f}"
+                for value in (timing.hottest_bytes, timing.wrong)
+            ),
         )
     return table

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 from pathlib import Path
@@ -81,13 +82,22 @@ class Size(click.ParamType[int]):
 def command(**options: Any) -> None:
     """Time the exchanges alone over buffer sizes, with nccl-tests' options and table.
 
-    All exchanges take turns within one run, from the same buffer, after the same warm-up. The time
-    of an iteration is the slowest rank's; the table gives its minimum, median, 99th percentile and
-    maximum. From the median: algbw = size/time, busbw = algbw * 2(p-1)/p as in nccl-tests. Of
-    that algorithm: "hottest" is what its busiest rank sends or receives, in buffer sizes, beside
-    the bound 2(p-1)/p of any all-reduce; linkbw = algbw * hottest is the rate of that rank's link.
+    All exchanges take turns within one run, from the same buffer, after the same warm-up.
 
-    Exits with 1 if any sum was wrong.
+    \b
+    size      bytes of the buffer, rounded down to whole elements: count
+    type      element type; redop and root are nccl-tests': always sum and -1
+    min median p99 max
+              the slowest rank's time, over the iterations
+    algbw     size / median; GB/s are 1e9 bytes a second
+    busbw     algbw * 2(p-1)/p for p ranks: what the link of a rank of a ring carries
+    hottest   what this algorithm's busiest rank sends or receives, the greater,
+              in buffer sizes
+    bound     2(p-1)/p: the least that any all-reduce moves through a rank
+    linkbw    algbw * hottest: what the link of the busiest rank carried
+    #wrong    elements with a wrong sum, over all workers and iterations (--check)
+
+    Exits with 1 if any sum was wrong, after all files are written.
     """
     from commbench.arrays import element_type
     from commbench.job import mpi_job
@@ -142,8 +152,14 @@ class _Table:
         from commbench.errors import UserError
 
         for path in (self.csv_file, Path(self.json_file or "-")):
-            if path is not None and str(path) != "-" and not path.parent.is_dir():
+            if path is None or str(path) == "-":
+                continue
+            if not path.parent.is_dir():
                 raise UserError(f"cannot write {path}: there is no folder {path.parent}")
+            if path.is_dir():
+                raise UserError(f"cannot write {path}: it is a folder, name a file")
+            if not os.access(path if path.exists() else path.parent, os.W_OK):
+                raise UserError(f"cannot write {path}: no permission")
 
     def row(self, row: Row) -> None:
         """Print a row, after the header if it is the first."""

@@ -1,1 +1,1 @@
-"""One panel a file: each draws one comparison into the axes it is given."""
+"""A report's figure: one panel a file; `sheet` puts them together, `style` keeps them alike."""

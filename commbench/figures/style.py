@@ -1,32 +1,130 @@
-"""What all panels share: one colour an exchange, and sizes as people say them."""
+"""How exchanges look in every panel: colours that colour-blind readers can tell apart."""
 
 from __future__ import annotations
 
-# Okabe and Ito's palette, which colour-blind readers can tell apart.
-_COLOURS = {
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+# Okabe and Ito's palette; yellow, which white paper swallows, is left out.
+_FIXED = {
     "none": "#999999",
     "native": "#000000",
     "parameter-server": "#D55E00",
-    "tree": "#009E73",
-    "ring": "#0072B2",
+    "tree": "#0072B2",
+    "ring": "#009E73",
 }
-_OTHERS = ("#CC79A7", "#E69F00", "#56B4E9", "#B8A800", "#7F3C8D", "#3969AC", "#11A579")
+_FREE = ("#CC79A7", "#E69F00", "#56B4E9", "#8C564B", "#6A3D9A", "#4D4D4D")
+_MARKERS = ("o", "s", "^", "D", "v", "P")
+PHASES = {
+    "input": "#D9D9D9",
+    "forward": "#A6BDDB",
+    "backward": "#5E8FBF",
+    "exchange": "#D55E00",
+    "update": "#B8D8A8",
+}
+SETTINGS: Any = {
+    "font.size": 10,
+    "axes.titlesize": 11,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": "#E4E4E4",
+    "grid.linewidth": 0.7,
+    "legend.frameon": False,
+    "legend.fontsize": 9,
+    "lines.linewidth": 1.8,
+    "lines.markersize": 5,
+    # The same numbers give the same file.
+    "svg.hashsalt": "commbench",
+    "svg.fonttype": "none",
+}
 
 
-def colour(exchange: str) -> str:
-    """The colour of an exchange, the same in every panel and every figure."""
-    name = exchange.split("@", maxsplit=1)[0]
-    if name in _COLOURS and name == exchange:
-        return _COLOURS[name]
-    return _OTHERS[sum(exchange.encode()) % len(_OTHERS)]
+@dataclass(frozen=True)
+class Look:
+    """The looks of one exchange."""
+
+    colour: str
+    marker: str
+    hollow: bool
+
+    def line(self) -> dict[str, Any]:
+        """Keyword arguments for `Axes.plot`."""
+        return {
+            "color": self.colour,
+            "marker": self.marker,
+            "markerfacecolor": "white" if self.hollow else self.colour,
+        }
+
+
+def looks(exchanges: Sequence[str]) -> dict[str, Look]:
+    """A look for every exchange, the same in every panel.
+
+    The exchanges that come with commbench keep theirs in every figure; others take what is free, in
+    the order of their names. Variants of one exchange share its colour and differ in the marker.
+    """
+    names = sorted({exchange.split("@")[0] for exchange in exchanges} - _FIXED.keys())
+    colours = _FIXED | {name: _FREE[turn % len(_FREE)] for turn, name in enumerate(names)}
+    order = list(colours)
+    variants: dict[str, list[str]] = {}
+    for exchange in sorted(exchanges):
+        variants.setdefault(exchange.split("@")[0], []).append(exchange)
+    return {
+        exchange: Look(
+            colours[name],
+            _MARKERS[(order.index(name) + turn) % len(_MARKERS)],
+            hollow="@" in exchange,
+        )
+        for name, group in variants.items()
+        for turn, exchange in enumerate(group)
+    }
 
 
 def bytes_text(size: float) -> str:
-    """``16 MiB``, ``4 KiB``, ``30.4 MB``: binary units where they are whole."""
-    for factor, unit in ((1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")):
-        if size >= factor:
-            if size % factor == 0:
-                return f"{int(size // factor)} {unit}"
-            decimal = {"GiB": (1e9, "GB"), "MiB": (1e6, "MB"), "KiB": (1e3, "kB")}[unit]
-            return f"{size / decimal[0]:.3g} {decimal[1]}"
-    return f"{int(size)} B"
+    """``4 KiB``, ``1.5 MiB``; powers of 1024."""
+    for unit in ("B", "KiB", "MiB"):
+        if size < 1024:
+            return f"{size:.3g} {unit}"
+        size /= 1024
+    return f"{size:.3g} GiB"
+
+
+def time_axis(axes: Any) -> None:
+    """A logarithmic y axis of microseconds, with ticks at 1, 2 and 5 of each decade."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    axes.set_yscale("log")
+    # Such panels often span just one decade.
+    axes.yaxis.set_major_locator(LogLocator(base=10, subs=(1.0, 2.0, 5.0)))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda time, _: seconds_text(time)))
+    axes.yaxis.set_minor_formatter(NullFormatter())
+    axes.set_ylabel("time of one exchange, slowest rank")
+
+
+def seconds_text(microseconds: float, digits: int = 3) -> str:
+    """``3 µs``, ``1.5 ms``, ``2 s``."""
+    for unit in ("µs", "ms"):
+        if microseconds < 1000:
+            return f"{microseconds:.{digits}g} {unit}"
+        microseconds /= 1000
+    return f"{microseconds:.{digits}g} s"
+
+
+def legend_below(axes: Any, columns: int, asides: Sequence[str] = ()) -> None:
+    """The legend under the axis label, where no line can run through it; `asides` come last."""
+    handles, labels = axes.get_legend_handles_labels()
+    # Matplotlib lists lines before lines with error bars; what was measured comes first.
+    pairs = sorted(zip(handles, labels, strict=True), key=lambda pair: pair[1] in asides)
+    if pairs:
+        axes.legend(
+            *zip(*pairs, strict=True),
+            loc="upper left",
+            bbox_to_anchor=(-0.02, -0.14),
+            ncols=max(1, min(columns, len(pairs))),
+            columnspacing=1.4,
+            handlelength=2.2,
+        )

@@ -172,7 +172,7 @@ def sweep_groups(
                 "wrong": Variable(cell, "elements found wrong, all ranks together"),
                 "hottest_rank_bytes": Variable(
                     cell,
-                    "bytes sent and received by the busiest rank in one exchange",
+                    "bytes the busiest rank sends or receives in one exchange, the greater",
                     "byte",
                     data=hottest,
                 ),

@@ -5,6 +5,8 @@ import json
 import math
 import subprocess
 import sys
+from collections import Counter
+from itertools import pairwise
 from pathlib import Path
 
 import h5py
@@ -13,7 +15,7 @@ import pytest
 
 from commbench.cli.sweep import Size
 from commbench.errors import UserError
-from commbench.sweep import fill, step_sizes
+from commbench.sweep import fill, step_sizes, turn_order
 from commbench.sweep_table import Row, table_footer, table_row
 
 COMMBENCH = str(Path(sys.executable).parent / "commbench")
@@ -46,6 +48,23 @@ def test_inputs_differ_and_their_sums_are_exact(dtype: str, ranks: int) -> None:
     if ranks > 1:
         assert (inputs[0] != inputs[1]).any()
     assert len(set(inputs[0])) > 1
+
+
+@pytest.mark.parametrize("candidates", [1, 2, 3, 5, 6])
+def test_every_candidate_follows_every_other_equally_often(candidates: int) -> None:
+    orders = [turn_order(turn, candidates) for turn in range(2 * candidates)]
+    assert all(sorted(order) == list(range(candidates)) for order in orders)
+    assert sorted(order[0] for order in orders) == sorted([*range(candidates)] * 2)
+    followed = Counter(pair for order in orders for pair in pairwise(order))
+    assert len(followed) == candidates * (candidates - 1)
+    assert len(set(followed.values())) <= 1
+
+
+def test_inputs_do_not_repeat_along_the_buffer() -> None:
+    for dtype, ranks in (("float32", 4), ("bfloat16", 4), ("bfloat16", 200)):
+        values = fill(8000, 0, ranks, dtype)
+        lags = [lag for lag in range(1, 4001) if (values[:-lag] == values[lag:]).mean() > 0.6]
+        assert lags == []
 
 
 def row(**changes: object) -> Row:
@@ -137,6 +156,8 @@ def test_json_on_standard_output_is_alone_there(tmp_path: Path) -> None:
         (["--exchange", "star"], "no exchange 'star'"),
         (["--json", "/nowhere/sweep.json"], "no folder /nowhere"),
         (["--transport", "carrier-pigeon"], "carrier-pigeon"),
+        (["-i", "0"], "--stepbytes 0 leads nowhere"),
+        (["--json", "/tmp"], "it is a folder"),
     ],
 )
 def test_bad_input_is_told_and_leaves_nothing(
