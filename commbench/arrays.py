@@ -174,12 +174,13 @@ class CupyArrays:
     bytes, so computation on other streams goes on.
     """
 
-    def __init__(self, kind: ElementType) -> None:
-        """Serve buffers of this element type on the current device."""
+    def __init__(self, kind: ElementType, index: int) -> None:
+        """Serve buffers of this element type on GPU `index`, the process's current one from now."""
         import cupy
 
+        cupy.cuda.Device(index).use()
         self.kind = kind
-        self.device = f"cuda:{cupy.cuda.Device().id}"
+        self.device = f"cuda:{index}"
         self._cupy = cupy
         self.stream = cupy.cuda.Stream(non_blocking=True)
         self._storage = np.dtype(np.uint16) if kind.name == "bfloat16" else kind.wire
@@ -268,8 +269,10 @@ def gpu_count() -> int:
         return 0
 
 
-def arrays_for(device: str, dtype: str) -> Arrays:
+def arrays_for(device: str, dtype: str, local_rank: int = 0) -> Arrays:
     """The array library for ``cpu`` or ``cuda`` buffers of the named element type.
+
+    Ranks of a node share its GPUs out in turn, by `local_rank`.
 
     Raises:
         UserError: an unknown element type or device, or no usable GPU.
@@ -277,10 +280,11 @@ def arrays_for(device: str, dtype: str) -> Arrays:
     kind = element_type(dtype)
     if device == "cpu":
         return NumpyArrays(kind)
-    if device.startswith("cuda"):
-        if gpu_count() == 0:
+    if device == "cuda":
+        gpus = gpu_count()
+        if gpus == 0:
             raise UserError("--device cuda: CuPy finds no CUDA device here; use --device cpu")
-        return CupyArrays(kind)
+        return CupyArrays(kind, local_rank % gpus)
     raise UserError(f"no device {device!r}: choose cpu or cuda")
 
 

@@ -73,7 +73,7 @@ def prepare(job: Job, settings: Settings) -> Course:
     """
 
     def check() -> Course:
-        arrays_for(settings.device, "float32")
+        arrays_for(settings.device, "float32", job.local_rank)
         recipe = load_recipe(settings.recipe)
         schedules = settings.exchange.schedules(job.size)
         workers = [rank for rank, schedule in enumerate(schedules) if schedule.contributes]

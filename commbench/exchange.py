@@ -211,7 +211,8 @@ def _keeping(data: Array, sent: Callable[[], bool]) -> Callable[[], bool]:
 
 def _plan(step: Round, count: int, longest: Callable[[int], int]) -> _Turn:
     """Cut a round's messages into segments of at most `longest(peer)` elements."""
-    natives = [op.piece.bounds(count) for op in step.ops if isinstance(op, AllReduce)]
+    calls = [op.piece.bounds(count) for op in step.ops if isinstance(op, AllReduce)]
+    natives = [(start, stop) for start, stop in calls if stop > start]
     sends: list[tuple[int, int, int, bool]] = []
     recvs: list[_Segment] = []
     written: list[Recv] = []

@@ -140,6 +140,19 @@ def parse_exchanges(specs: str, options: Mapping[str, str] | None = None) -> lis
     return choices
 
 
+def admitted(choices: list[Choice], size: int) -> tuple[list[Choice], list[str]]:
+    """Those exchanges that run on `size` ranks, and why each of the others does not."""
+    fit, reasons = [], []
+    for choice in choices:
+        try:
+            choice.schedule(0, size)
+        except UserError as error:
+            reasons.append(str(error))
+        else:
+            fit.append(choice)
+    return fit, reasons
+
+
 def _module(name: str) -> ModuleType:
     entries = _entries()
     if name not in entries:

@@ -45,8 +45,8 @@ class Replica:
         timeout_s: float,
     ) -> None:
         """Put the model on its device, start from rank 0's weights and prepare the exchange."""
-        index = job.local_rank % max(1, torch.cuda.device_count())
-        self.device = torch.device("cpu" if device == "cpu" else f"cuda:{index}")
+        arrays = arrays_for(device, "float32", job.local_rank)
+        self.device = torch.device(arrays.device)
         self.synchronize: Callable[[], None] = lambda: None
         if device != "cpu":
             torch.cuda.set_device(self.device)
@@ -56,7 +56,7 @@ class Replica:
             value = parameter.detach().cpu()
             job.broadcast(value.numpy())
             parameter.data.copy_(value)
-        self.transport = open_transport(transport, job, arrays_for(device, "float32"))
+        self.transport = open_transport(transport, job, arrays)
         buffers: list[Array] = []
 
         def allocate(count: int) -> torch.Tensor:

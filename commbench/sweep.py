@@ -137,7 +137,7 @@ def sweep(job: Job, settings: SweepSettings, show: Callable[[Row], None]) -> lis
     Raises:
         UserError: on every rank, for settings that cannot be run or an exchange that is wrong.
     """
-    arrays = job.agree(lambda: arrays_for(settings.device, settings.dtype))
+    arrays = job.agree(lambda: arrays_for(settings.device, settings.dtype, job.local_rank))
     plans = job.agree(lambda: [choice.schedules(job.size) for choice in settings.exchanges])
     job.on_root(lambda: _prove_all(settings.exchanges, plans))
     transport = open_transport(settings.transport, job, arrays)

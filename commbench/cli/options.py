@@ -7,19 +7,41 @@ import click
 
 F = TypeVar("F", bound=Callable[..., Any])
 
+_TOPOLOGY_OPTIONS = ("server", "segments", "group")
 
-def server_option(function: F) -> F:
-    """``--server``: the parameter server's place."""
-    return click.option(
-        "--server",
-        type=click.Choice(["colocated", "dedicated"]),
-        help="Parameter server: rank 0 is a worker as well (colocated, the default) or only serves "
-        "and gets no data (dedicated).",
-    )(function)
+
+def topology_options(function: F) -> F:
+    """``--server --segments --group``: options of the exchanges that have them."""
+    for option in (
+        click.option(
+            "--group",
+            type=click.IntRange(min=1),
+            help="hierarchical: ranks in a group. [default: about sqrt(p/2)]",
+        ),
+        click.option(
+            "--segments",
+            type=click.IntRange(min=1),
+            help="tree, double-tree, ring: cut the buffer and send the parts as a pipeline.",
+        ),
+        click.option(
+            "--server",
+            type=click.Choice(["colocated", "dedicated"]),
+            help="parameter-server: rank 0 is a worker as well (colocated, the default) or only "
+            "serves and gets no data (dedicated).",
+        ),
+    ):
+        function = option(function)
+    return function
+
+
+def take_topology_options(options: dict[str, Any]) -> dict[str, str]:
+    """Take the options of `topology_options` out of a command's, those that were given."""
+    taken = {name: options.pop(name) for name in _TOPOLOGY_OPTIONS}
+    return {name: str(value) for name, value in taken.items() if value is not None}
 
 
 def exchange_options(function: F) -> F:
-    """``--server --transport --device --timeout``: how an exchange runs."""
+    """The topologies' options and ``--transport --device --timeout``: how an exchange runs."""
     for option in (
         click.option(
             "--timeout",
@@ -44,12 +66,7 @@ def exchange_options(function: F) -> F:
             help="How bytes move between ranks: auto is shared memory within a node and MPI "
             "between nodes; mpi is MPI everywhere.",
         ),
-        server_option,
+        topology_options,
     ):
         function = option(function)
     return function
-
-
-def topology_options(server: str | None) -> dict[str, str]:
-    """The options to hand to the exchanges: those the user gave."""
-    return {} if server is None else {"server": server}

@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import re
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from commbench.cli.options import exchange_options, topology_options
+from commbench.cli.options import exchange_options, take_topology_options
 
 if TYPE_CHECKING:
     from commbench.job import Job
@@ -101,13 +102,14 @@ def command(**options: Any) -> None:
     """
     from commbench.arrays import element_type
     from commbench.job import mpi_job
-    from commbench.registry import parse_exchanges
+    from commbench.registry import admitted, parse_exchanges
     from commbench.sweep import SweepSettings, step_sizes, sweep
 
     datatype = _ALIASES.get(options["datatype"], options["datatype"])
     element_type(datatype)
+    choices = parse_exchanges(options["exchange"], take_topology_options(options))
     settings = SweepSettings(
-        exchanges=parse_exchanges(options["exchange"], topology_options(options["server"])),
+        exchanges=choices,
         sizes_bytes=step_sizes(
             options["minbytes"], options["maxbytes"], options["stepfactor"], options["stepbytes"]
         ),
@@ -122,7 +124,12 @@ def command(**options: Any) -> None:
         results=options["results"],
     )
     with mpi_job(options["timeout"]) as job:
-        table = _Table(job, settings, options["json_file"], options["csv_file"])
+        left_out: list[str] = []
+        if options["exchange"] == "all":
+            # Not every exchange runs on every number of ranks; one that was named must.
+            fit, left_out = admitted(choices, job.size)
+            settings = replace(settings, exchanges=fit)
+        table = _Table(job, settings, left_out, options["json_file"], options["csv_file"])
         job.on_root(table.check_files)
         rows = sweep(job, settings, table.row)
         wrong = job.on_root(lambda: table.finish(rows or []))
@@ -134,12 +141,18 @@ class _Table:
     """What rank 0 prints and writes besides the run file."""
 
     def __init__(
-        self, job: Job, settings: SweepSettings, json_file: str | None, csv_file: Path | None
+        self,
+        job: Job,
+        settings: SweepSettings,
+        left_out: list[str],
+        json_file: str | None,
+        csv_file: Path | None,
     ) -> None:
         from datetime import UTC, datetime
 
         self.job = job
         self.settings = settings
+        self.left_out = left_out
         self.json_file = json_file
         self.csv_file = csv_file
         self.start = f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"
@@ -184,6 +197,7 @@ class _Table:
             "transport": transport,
             "iterations": f"{settings.iterations} after {settings.warmup} to warm up, "
             "exchanges in turn",
+            **{f"left out ({number})": why for number, why in enumerate(self.left_out, 1)},
         }
 
     def finish(self, rows: list[Row]) -> int:

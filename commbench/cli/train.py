@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from commbench.cli.options import exchange_options, topology_options
+from commbench.cli.options import exchange_options, take_topology_options
 
 if TYPE_CHECKING:
     from commbench.trainer import Outcome
@@ -134,8 +134,7 @@ def command(**options: Any) -> None:
     from commbench.job import mpi_job
     from commbench.registry import parse_exchange
 
-    server = topology_options(options.pop("server"))
-    exchange = parse_exchange(options.pop("exchange"), server)
+    exchange = parse_exchange(options.pop("exchange"), take_topology_options(options))
     if options.pop("recipe_lr"):
         options["lr"] = None
     timeout_s = options.pop("timeout")

@@ -45,7 +45,7 @@ def values(rank: int, count: int) -> np.ndarray:
     ],
 )
 def test_equals_the_librarys_sum(job: Job, spec: str, dtype: str, device: str, name: str) -> None:
-    arrays = arrays_for(device, dtype)
+    arrays = arrays_for(device, dtype, job.local_rank)
     transport = open_transport(name, job, arrays)
     schedule = parse_exchange(spec).schedule(job.rank, job.size)
     for count in (0, 1, job.size - 1, 1000, 5 * SEGMENT_BYTES + 3):

@@ -38,6 +38,10 @@ def test_proved_and_counted_at_every_size(spec: str) -> None:
         ("parameter-server@server=dedicated", 2, 14, Fraction(7)),
         ("tree", 6, 14, Fraction(3)),
         ("ring", 14, 112, Fraction(7, 4)),
+        ("torus", 8, 64, Fraction(7, 4)),
+        ("hierarchical", 10, 48, Fraction(3)),
+        ("double-tree", 9, 112, Fraction(2)),
+        ("tree@segments=4", 9, 56, Fraction(3)),
     ],
 )
 def test_costs_on_eight_ranks(spec: str, rounds: int, messages: int, busiest: Fraction) -> None:
