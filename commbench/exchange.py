@@ -119,6 +119,8 @@ class Exchange:
                 rounded.add((start, stop))
             data = self._wire[start:stop]
             if copy:
+                # Ranks that swap must both add what was sent, rounded, or they end with other bits.
+                self._arrays.decode(data, self._work[start:stop])
                 data = self._arrays.copy(data)
             # Of a copy nothing in the buffer is being read; it only must live until it is sent.
             reads = (0, 0) if copy else (start, stop)

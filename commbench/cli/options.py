@@ -7,11 +7,11 @@ import click
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-_TOPOLOGY_OPTIONS = ("server", "segments", "group")
+_TOPOLOGY_OPTIONS = ("server", "servers", "segments", "group")
 
 
 def topology_options(function: F) -> F:
-    """``--server --segments --group``: options of the exchanges that have them."""
+    """``--server --servers --segments --group``: options of the exchanges that have them."""
     for option in (
         click.option(
             "--group",
@@ -22,6 +22,11 @@ def topology_options(function: F) -> F:
             "--segments",
             type=click.IntRange(min=1),
             help="tree, double-tree, ring: cut the buffer and send the parts as a pipeline.",
+        ),
+        click.option(
+            "--servers",
+            type=click.IntRange(min=0),
+            help="sharded-server: so many ranks only serve. [default: 0, every worker serves]",
         ),
         click.option(
             "--server",

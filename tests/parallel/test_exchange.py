@@ -10,15 +10,17 @@ from mpi4py import MPI
 from commbench.arrays import ELEMENT_TYPES, NumpyArrays, arrays_for, element_type
 from commbench.exchange import Exchange
 from commbench.job import Job
-from commbench.registry import parse_exchange
+from commbench.registry import admitted, parse_exchange, topology_names
 from commbench.schedule import WHOLE, Recv, Round, Schedule, Send, traffic
 from commbench.transport import open_transport
 from commbench.transport.mpi import MPITransport
 
 SIZE = MPI.COMM_WORLD.size
-SPECS = ["native", "parameter-server", "tree", "ring"]
-if SIZE > 1:
-    SPECS.append("parameter-server@server=dedicated")
+NAMES = [name for name in topology_names() if name != "none"]
+OPTIONS = ["parameter-server@server=dedicated", "sharded-server@servers=2"]
+# Every installed exchange that runs on this many ranks.
+FIT, _ = admitted([parse_exchange(spec) for spec in [*NAMES, *OPTIONS]], SIZE)
+SPECS = [choice.spec for choice in FIT]
 SEGMENT_BYTES = 4096
 
 
@@ -84,7 +86,10 @@ def test_sends_what_the_schedule_says(job: Job, spec: str) -> None:
     assert (transport.messages, transport.elements) == (moved.messages_sent, moved.elements_sent)
 
 
-@pytest.mark.parametrize("spec", ["native", "parameter-server", "tree", "ring"])
+@pytest.mark.parametrize(
+    "spec",
+    ["native", "parameter-server", "tree", "ring", "sharded-server", "recursive-doubling"],
+)
 @pytest.mark.parametrize("name", ["mpi", "shared-memory"])
 @pytest.mark.parametrize("shared", [True, False])
 def test_millions_of_elements(job: Job, spec: str, name: str, shared: bool) -> None:

@@ -15,7 +15,7 @@ from commbench.errors import UserError
 from commbench.exchange import Exchange
 from commbench.job import Job
 from commbench.record import open_run
-from commbench.registry import Choice, parse_exchange, parse_exchanges
+from commbench.registry import Choice, admitted, parse_exchange, parse_exchanges
 from commbench.sweep import SweepSettings, sweep
 from commbench.sweep_table import Row
 
@@ -30,7 +30,7 @@ def job() -> Iterator[Job]:
 
 
 def exchanges() -> list[Choice]:
-    chosen = parse_exchanges("all")
+    chosen = admitted(parse_exchanges("all"), SIZE)[0]
     if SIZE > 1:
         chosen.append(parse_exchange("parameter-server@server=dedicated"))
     return chosen
