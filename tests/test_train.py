@@ -90,7 +90,7 @@ def test_without_exchange_ranks_drift_apart_and_the_run_goes_on(folder: Path) ->
 @pytest.mark.parametrize(
     ("options", "told"),
     [
-        (["--exchange", "treee"], "no exchange 'treee': choose from none, native"),
+        (["--exchange", "shrub"], "no exchange 'shrub': choose from none, native"),
         (["--image-size", "38"], "39"),
         (["--batch", "1"], "2 or more"),
         (["--data", "mnist"], "unknown data 'mnist': choose from"),

@@ -4,8 +4,8 @@ The fewest rounds, for buffers so small that only latency counts; the bytes grow
 (Thakur, Rabenseifner and Gropp, "Optimization of Collective Communication Operations in MPICH",
 IJHPCA 19, 2005). With L = floor(log2 p), cost L*(alpha + n*beta + n*gamma). Where p is not a power
 of two, the surplus ranks, from 2**L on, give their buffers to ranks 0, 1, 2 ... before, and get the
-sum afterwards: 2*alpha + 2n*beta + n*gamma more and, where ranks receive one message at a time, up
-to twice that, since those who need not wait swap early and get in the way.
+sum afterwards: 2*alpha + 2n*beta + n*gamma more; and up to 2*(alpha + n*beta + n*gamma) beyond that
+where ranks receive one message at a time, as those who need not wait get in the way.
 
 Rounds L or, with a surplus, L+2. Messages L * 2**L + 2(p - 2**L). The busiest rank sends and
 receives L*n or (L+1)*n. Any number of ranks.

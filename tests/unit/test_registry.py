@@ -26,7 +26,7 @@ def test_options_in_the_name_and_beside_it() -> None:
 @pytest.mark.parametrize(
     ("spec", "options", "told"),
     [
-        ("treee", {}, "no exchange 'treee': choose from none, native, .*tree"),
+        ("shrub", {}, "no exchange 'shrub': choose from none, native, .*tree"),
         ("tree@fanout=3", {}, "exchange tree has no option fanout: it takes segments"),
         ("tree", {"server": "dedicated"}, "exchange tree has no option server"),
         ("parameter-server@server=both", {}, "server=both is not one of colocated, dedicated"),
