@@ -9,13 +9,12 @@ from pathlib import Path
 import torch
 
 from commbench.arrays import arrays_for
-from commbench.errors import UserError
 from commbench.job import Job
-from commbench.proof import ProofError, prove
 from commbench.record import Bucket, RunFile, default_path, training_groups
 from commbench.registry import Choice
 from commbench.schedule import Schedule, traffic
 from commbench.telemetry import PHASES
+from commbench.verify import require_proof
 from commbench.workloads.data import Dataset, load_data, order
 from commbench.workloads.recipes.recipe import Plan, Recipe, load_recipe
 
@@ -100,17 +99,8 @@ def prepare(job: Job, settings: Settings) -> Course:
 
     course = job.agree(check)
     # A wrong schedule would train a wrong model, or hang; rank 0 proves it for all.
-    job.on_root(lambda: _prove(settings.exchange, course.schedules))
+    job.on_root(lambda: require_proof(settings.exchange, course.schedules))
     return course
-
-
-def _prove(exchange: Choice, schedules: list[Schedule]) -> None:
-    try:
-        prove(schedules)
-    except ProofError as error:
-        raise UserError(
-            f"exchange {exchange.spec} is wrong on {len(schedules)} ranks: {error}"
-        ) from error
 
 
 def create_run_file(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -16,12 +17,12 @@ from commbench.arrays import Arrays, arrays_for
 from commbench.errors import UserError
 from commbench.exchange import Exchange
 from commbench.job import Job
-from commbench.proof import ProofError, prove
 from commbench.record import RunFile, default_path, sweep_groups
 from commbench.registry import Choice
 from commbench.schedule import AllReduce, Schedule, traffic
 from commbench.sweep_table import Row
 from commbench.transport import Transport, open_transport
+from commbench.verify import require_proof
 
 # Integers up to here, and so every partial sum, are exact in the element type.
 _EXACT = {"float32": 1 << 24, "float64": 1 << 53, "float16": 1 << 11, "bfloat16": 1 << 8}
@@ -139,7 +140,8 @@ def sweep(job: Job, settings: SweepSettings, show: Callable[[Row], None]) -> lis
     """
     arrays = job.agree(lambda: arrays_for(settings.device, settings.dtype, job.local_rank))
     plans = job.agree(lambda: [choice.schedules(job.size) for choice in settings.exchanges])
-    job.on_root(lambda: _prove_all(settings.exchanges, plans))
+    for choice, schedules in zip(settings.exchanges, plans, strict=True):
+        job.on_root(partial(require_proof, choice, schedules))
     transport = open_transport(settings.transport, job, arrays)
     hosts = job.all_gather_text(job.host)
     devices = job.all_gather_text(arrays.device)
@@ -304,16 +306,6 @@ def _native(schedules: Sequence[Schedule]) -> bool:
     """Whether the library's own all-reduce has a part in it."""
     steps = (step for schedule in schedules for step in schedule.rounds)
     return any(isinstance(op, AllReduce) for step in steps for op in step.ops)
-
-
-def _prove_all(choices: Sequence[Choice], plans: Sequence[Sequence[Schedule]]) -> None:
-    for choice, schedules in zip(choices, plans, strict=True):
-        try:
-            prove(schedules)
-        except ProofError as error:
-            raise UserError(
-                f"exchange {choice.spec} is wrong on {len(schedules)} ranks: {error}"
-            ) from error
 
 
 def _create(

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from fractions import Fraction
 from typing import Any
 
+from commbench.errors import UserError
 from commbench.proof import ProofError, prove
 from commbench.registry import Choice
-from commbench.schedule import ClosedForm, traffic
+from commbench.schedule import ClosedForm, Schedule, traffic
 
 _FLOAT32_BYTES = 4
 
@@ -89,6 +91,20 @@ def verify(choice: Choice, size: int, count: int) -> Verdict:
     if not any(schedule.reduces for schedule in schedules):
         note = "no exchange: the floor, every rank keeps its own gradient"
     return Verdict(choice.spec, size, counted, expected, ok, note)
+
+
+def require_proof(choice: Choice, schedules: Sequence[Schedule]) -> None:
+    """Refuse an exchange whose schedules are no all-reduce: it would hang, or sum wrong.
+
+    Raises:
+        UserError: with the proof's reason.
+    """
+    try:
+        prove(schedules)
+    except ProofError as error:
+        raise UserError(
+            f"exchange {choice.spec} is wrong on {len(schedules)} ranks: {error}"
+        ) from error
 
 
 def _formula_cost(formula: ClosedForm, count: int) -> Cost:

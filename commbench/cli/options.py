@@ -1,6 +1,7 @@
 """Options that several commands share."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, TypeVar
 
 import click
@@ -43,6 +44,26 @@ def take_topology_options(options: dict[str, Any]) -> dict[str, str]:
     """Take the options of `topology_options` out of a command's, those that were given."""
     taken = {name: options.pop(name) for name in _TOPOLOGY_OPTIONS}
     return {name: str(value) for name, value in taken.items() if value is not None}
+
+
+def output_options(function: F) -> F:
+    """``--output --results``: where the run file goes."""
+    for option in (
+        click.option(
+            "--results",
+            type=click.Path(path_type=Path),
+            default=Path("results"),
+            show_default=True,
+            help="Folder for run files without --output.",
+        ),
+        click.option(
+            "--output",
+            type=click.Path(path_type=Path),
+            help="The run file. [default: a new name in --results]",
+        ),
+    ):
+        function = option(function)
+    return function
 
 
 def exchange_options(function: F) -> F:

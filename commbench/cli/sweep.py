@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from commbench.cli.options import exchange_options, take_topology_options
+from commbench.cli.options import exchange_options, output_options, take_topology_options
 
 if TYPE_CHECKING:
     from commbench.job import Job
@@ -67,18 +67,7 @@ class Size(click.ParamType[int]):
 )
 @click.option("--json", "json_file", help="Write the results as JSON; - for standard output.")
 @click.option("--csv", "csv_file", type=click.Path(path_type=Path), help="Write them as CSV.")
-@click.option(
-    "--output",
-    type=click.Path(path_type=Path),
-    help="The run file with every sample. [default: a new name in --results]",
-)
-@click.option(
-    "--results",
-    type=click.Path(path_type=Path),
-    default=Path("results"),
-    show_default=True,
-    help="Folder for run files without --output.",
-)
+@output_options
 @exchange_options
 def command(**options: Any) -> None:
     """Time the exchanges alone over buffer sizes, with nccl-tests' options and table.

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from commbench.cli.options import exchange_options, take_topology_options
+from commbench.cli.options import exchange_options, output_options, take_topology_options
 
 if TYPE_CHECKING:
     from commbench.trainer import Outcome
@@ -99,18 +99,7 @@ if TYPE_CHECKING:
     type=click.IntRange(min=1),
     help="CPU threads of each rank. [default: OMP_NUM_THREADS, or the cores shared out]",
 )
-@click.option(
-    "--output",
-    type=click.Path(path_type=Path),
-    help="The run file. [default: a new name in --results]",
-)
-@click.option(
-    "--results",
-    type=click.Path(path_type=Path),
-    default=Path("results"),
-    show_default=True,
-    help="Folder for run files without --output.",
-)
+@output_options
 @click.option(
     "--progress",
     type=click.Choice(["auto", "bar", "lines", "none"]),
