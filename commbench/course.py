@@ -10,11 +10,11 @@ import torch
 
 from commbench.arrays import arrays_for
 from commbench.job import Job
+from commbench.plans import Plans, plan_all, prove_all
 from commbench.record import Bucket, RunFile, default_path, training_groups
 from commbench.registry import Choice
 from commbench.schedule import Schedule, traffic
 from commbench.telemetry import PHASES
-from commbench.verify import require_proof
 from commbench.workloads.data import Dataset, load_data, order
 from commbench.workloads.recipes.recipe import Plan, Recipe, load_recipe
 
@@ -57,11 +57,21 @@ class Course:
     data: Dataset
     recipe: Recipe
     plan: Plan
-    schedules: list[Schedule]
+    exchange: Choice
+    ranks: int
+    plans: Plans
     workers: list[int]
     steps_per_epoch: int
     total_steps: int
     evaluate_after: list[int]
+
+    def algorithm(self, nbytes: int) -> Choice:
+        """The exchange that sums a bucket of so many bytes."""
+        return self.exchange.for_bytes(nbytes, self.ranks)
+
+    def schedules(self, nbytes: int) -> list[Schedule]:
+        """Its schedules, of all ranks."""
+        return self.plans[self.algorithm(nbytes).spec]
 
 
 def prepare(job: Job, settings: Settings) -> Course:
@@ -74,8 +84,8 @@ def prepare(job: Job, settings: Settings) -> Course:
     def check() -> Course:
         arrays_for(settings.device, "float32", job.local_rank)
         recipe = load_recipe(settings.recipe)
-        schedules = settings.exchange.schedules(job.size)
-        workers = [rank for rank, schedule in enumerate(schedules) if schedule.contributes]
+        plans = plan_all([settings.exchange], job.size)
+        workers = settings.exchange.workers(job.size)
         data = load_data(
             settings.data,
             folder=settings.data_folder,
@@ -90,7 +100,9 @@ def prepare(job: Job, settings: Settings) -> Course:
             data=data,
             recipe=recipe,
             plan=recipe.plan(settings.batch, total, settings.lr),
-            schedules=schedules,
+            exchange=settings.exchange,
+            ranks=job.size,
+            plans=plans,
             workers=workers,
             steps_per_epoch=per_epoch,
             total_steps=total,
@@ -98,8 +110,7 @@ def prepare(job: Job, settings: Settings) -> Course:
         )
 
     course = job.agree(check)
-    # A wrong schedule would train a wrong model, or hang; rank 0 proves it for all.
-    job.on_root(lambda: require_proof(settings.exchange, course.schedules))
+    job.on_root(lambda: prove_all(course.plans))
     return course
 
 
@@ -128,8 +139,9 @@ def create_run_file(
         UserError: there is a file of this name, or none can be made.
     """
     count, itemsize = gradient.numel(), gradient.element_size()
-    moved = [traffic(schedule, count) for schedule in course.schedules]
-    known = settings.exchange.name != "native"
+    algorithm = course.algorithm(count * itemsize)
+    moved = [traffic(schedule, count) for schedule in course.schedules(count * itemsize)]
+    known = algorithm.name != "native"
     path = settings.output
     if path is None:
         stem = f"train-{settings.model}-{settings.exchange.spec}-n{len(hosts)}"
@@ -169,7 +181,7 @@ def create_run_file(
             buckets=[
                 Bucket(
                     count * itemsize,
-                    settings.exchange.spec,
+                    algorithm.spec,
                     [one.messages_sent for one in moved] if known else None,
                     [one.messages_received for one in moved] if known else None,
                     [one.elements_sent * itemsize for one in moved] if known else None,

@@ -1,44 +1,87 @@
-"""Finds the exchanges by entry point and reads `NAME[@option=value...]` from the command line."""
+"""Finds the exchanges by entry point and reads them from the command line.
+
+`NAME[@option=value...]` is one exchange for buffers of every size, `tree:64K:ring` one by size. In
+place of a name, the path of an MSCCL file ``algo.xml`` makes an exchange of what it holds.
+"""
 
 from __future__ import annotations
 
+import functools
 import inspect
 import typing
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import EntryPoint, entry_points
-from types import ModuleType
+from itertools import pairwise
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
 
 from commbench.errors import UserError
+from commbench.msccl import read
 from commbench.schedule import ClosedForm, Schedule
+from commbench.units import Bytes
 
 GROUP = "commbench.topologies"
 
 
 @dataclass(frozen=True)
 class Choice:
-    """An exchange with its options, as chosen by the user.
+    """An exchange with its options, as chosen by the user; or one that depends on the buffer.
+
+    What is run is always one of its `parts`: resolve it by `for_bytes` first.
 
     Attributes:
-        name: the entry point's name.
+        name: the entry point's name, or the path of an MSCCL file.
         options: the keyword arguments that were given, converted to the topology's types.
+        smaller: what sums buffers up to so many bytes in its stead, by increasing size.
     """
 
     name: str
     options: Mapping[str, object]
-    module: ModuleType
+    module: ModuleType | SimpleNamespace
+    smaller: tuple[tuple[Bytes, Choice], ...] = ()
 
     @property
     def spec(self) -> str:
-        """The text that chooses this exchange, ``parameter-server@server=dedicated``."""
-        return "@".join([self.name, *(f"{key}={value}" for key, value in self.options.items())])
+        """The text that chooses this exchange: ``parameter-server@server=dedicated``."""
+        own = "@".join([self.name, *(f"{key}={value}" for key, value in self.options.items())])
+        return ":".join([*(f"{choice.spec}:{limit}" for limit, choice in self.smaller), own])
+
+    @property
+    def plain(self) -> bool:
+        """Whether buffers of all sizes are summed alike."""
+        return not self.smaller and not hasattr(self.module, "choose")
+
+    def for_bytes(self, nbytes: int, size: int) -> Choice:
+        """The plain exchange for buffers of `nbytes` on `size` ranks; a plain one is its own."""
+        if self.plain:
+            return self
+        fitting = (choice for limit, choice in self.smaller if nbytes <= limit)
+        return next(fitting, self._largest(size)).for_bytes(nbytes, size)
+
+    def parts(self, size: int) -> list[Choice]:
+        """All plain exchanges that `for_bytes` can give on `size` ranks."""
+        if self.plain:
+            return [self]
+        choices = [*(choice for _, choice in self.smaller), self._largest(size)]
+        return list({part.spec: part for one in choices for part in one.parts(size)}.values())
+
+    def _largest(self, size: int) -> Choice:
+        """What sums buffers above all of `smaller`."""
+        if not hasattr(self.module, "choose"):
+            return replace(self, smaller=())
+        try:
+            return parse_exchange(self.module.choose(size, **self.options))
+        except ValueError as error:
+            raise UserError(f"--exchange {self.spec} on {size} ranks: {error}") from error
 
     def schedule(self, rank: int, size: int) -> Schedule:
-        """The schedule of one rank.
+        """The schedule of one rank; only of a plain exchange.
 
         Raises:
             UserError: the topology refuses this size or option.
         """
+        assert self.plain, f"{self.spec} has a schedule only for a size: use for_bytes"
         try:
             schedule = self.module.schedule(rank, size, **self.options)
         except ValueError as error:
@@ -51,8 +94,21 @@ class Choice:
         return [self.schedule(rank, size) for rank in range(size)]
 
     def workers(self, size: int) -> list[int]:
-        """The ranks that bring a gradient; the others only serve."""
-        return [rank for rank, plan in enumerate(self.schedules(size)) if plan.contributes]
+        """The ranks that bring a gradient; the others only serve.
+
+        Raises:
+            UserError: the parts of a choice by size do not have the same workers.
+        """
+        first, *others = self.parts(size)
+        plans = first.schedules(size)
+        workers = [rank for rank, schedule in enumerate(plans) if schedule.contributes]
+        for other in others:
+            if other.workers(size) != workers:
+                raise UserError(
+                    f"--exchange {self.spec}: {first.spec} and {other.spec} do not have the same "
+                    "workers, and a rank either has data or not: use a server in both or neither"
+                )
+        return workers
 
     def closed_form(self, size: int) -> ClosedForm | None:
         """The topology's textbook cost, or None where it states none."""
@@ -82,8 +138,10 @@ def topology_names() -> list[str]:
 
 
 def topology_options(name: str) -> dict[str, inspect.Parameter]:
-    """The options an exchange takes: the keyword-only parameters of its schedule function."""
-    signature = inspect.signature(_module(name).schedule, eval_str=True)
+    """The options an exchange takes: the keyword-only parameters of `schedule`, or `choose`."""
+    module = _module(name)
+    function = module.choose if hasattr(module, "choose") else module.schedule
+    signature = inspect.signature(function, eval_str=True)
     return {
         key: parameter
         for key, parameter in signature.parameters.items()
@@ -95,12 +153,16 @@ def parse_exchange(spec: str, options: Mapping[str, str] | None = None) -> Choic
     """Read one exchange.
 
     Args:
-        spec: ``tree``, or with options ``parameter-server@server=dedicated``.
-        options: more options by name, as text; those in `spec` win.
+        spec: ``tree``, or with options ``parameter-server@server=dedicated``, or by size
+            ``tree:64K:ring``: a tree for buffers up to and including 64 KiB, a ring for longer.
+        options: more options by name, as text; those in `spec` win. By size, each goes to the
+            exchanges that take it.
 
     Raises:
         UserError: unknown exchange, unknown option or impossible value.
     """
+    if ":" in spec:
+        return _parse_by_size(spec, options or {})
     name, *pairs = spec.split("@")
     module = _module(name)
     given = dict(options or {})
@@ -125,14 +187,7 @@ def parse_exchanges(specs: str, options: Mapping[str, str] | None = None) -> lis
         UserError: as `parse_exchange`, an exchange named twice, or an option that none takes.
     """
     names = topology_names() if specs == "all" else [spec.strip() for spec in specs.split(",")]
-    taken = {spec: topology_options(spec.split("@")[0]).keys() for spec in names}
-    for key in options or {}:
-        if not any(key in keys for keys in taken.values()):
-            raise UserError(f"none of the exchanges {', '.join(names)} has an option {key}")
-    choices = [
-        parse_exchange(spec, {k: v for k, v in (options or {}).items() if k in taken[spec]})
-        for spec in names
-    ]
+    choices = _parse_each(names, options or {})
     chosen = [choice.spec for choice in choices]
     twice = sorted({spec for spec in chosen if chosen.count(spec) > 1})
     if twice:
@@ -145,7 +200,8 @@ def admitted(choices: list[Choice], size: int) -> tuple[list[Choice], list[str]]
     fit, reasons = [], []
     for choice in choices:
         try:
-            choice.schedule(0, size)
+            for part in choice.parts(size):
+                part.schedule(0, size)
         except UserError as error:
             reasons.append(str(error))
         else:
@@ -153,13 +209,74 @@ def admitted(choices: list[Choice], size: int) -> tuple[list[Choice], list[str]]
     return fit, reasons
 
 
-def _module(name: str) -> ModuleType:
+def _parse_by_size(spec: str, options: Mapping[str, str]) -> Choice:
+    names, sizes = spec.split(":")[::2], spec.split(":")[1::2]
+    if len(names) == len(sizes) or "" in names:
+        raise UserError(
+            f"--exchange {spec}: write NAME:SIZE:NAME, such as tree:64K:halving-doubling:1M:ring; "
+            "the last one sums all longer buffers"
+        )
+    try:
+        limits = [Bytes(text) for text in sizes]
+    except ValueError as error:
+        raise UserError(f"--exchange {spec}: {error}") from None
+    for low, high in pairwise(limits):
+        if high <= low:
+            raise UserError(f"--exchange {spec}: the sizes must increase, not {low} then {high}")
+    *smaller, largest = _parse_each(names, options)
+    return replace(largest, smaller=tuple(zip(limits, smaller, strict=True)))
+
+
+def _parse_each(specs: list[str], options: Mapping[str, str]) -> list[Choice]:
+    """Read several, each with those of the options that it takes."""
+    taken = [
+        {key for part in spec.split(":")[::2] for key in topology_options(part.split("@")[0])}
+        for spec in specs
+    ]
+    for key in options:
+        if not any(key in keys for keys in taken):
+            raise UserError(f"none of the exchanges {', '.join(specs)} has an option {key}")
+    return [
+        parse_exchange(spec, {k: v for k, v in options.items() if k in keys})
+        for spec, keys in zip(specs, taken, strict=True)
+    ]
+
+
+def _module(name: str) -> ModuleType | SimpleNamespace:
+    if name.endswith(".xml"):
+        return _from_file(name)
     entries = _entries()
     if name not in entries:
-        raise UserError(f"no exchange {name!r}: choose from {', '.join(topology_names())}")
+        raise UserError(
+            f"no exchange {name!r}: choose from {', '.join(topology_names())}, or give the path of "
+            "an MSCCL file, algo.xml"
+        )
     module = entries[name].load()
     assert isinstance(module, ModuleType), f"{name}: the entry point must name a module"
     return module
+
+
+def _from_file(path: str) -> SimpleNamespace:
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"cannot read the exchange {path}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"cannot read the exchange {path}: not UTF-8 text") from error
+    schedules = _schedules(text, path)
+
+    def schedule(rank: int, size: int) -> Schedule:
+        if size != len(schedules):
+            raise ValueError(f"the file is for ngpus={len(schedules)}")
+        return schedules[rank]
+
+    return SimpleNamespace(schedule=schedule)
+
+
+@functools.lru_cache(maxsize=8)
+def _schedules(text: str, path: str) -> list[Schedule]:
+    """What a file holds; one name on the command line is looked up several times."""
+    return read(text, path)
 
 
 def _convert(name: str, parameter: inspect.Parameter, text: str) -> object:

@@ -39,12 +39,23 @@ class Replica:
         *,
         recipe: Recipe,
         plan: Plan,
-        schedule: Schedule,
+        schedule_for: Callable[[int], Schedule],
         transport: str,
         device: str,
         timeout_s: float,
     ) -> None:
-        """Put the model on its device, start from rank 0's weights and prepare the exchange."""
+        """Put the model on its device, start from rank 0's weights and prepare the exchange.
+
+        Args:
+            job: the ranks.
+            model: with the same weights on every rank, or rank 0's are taken.
+            recipe: the optimizer's settings.
+            plan: the learning rate of every step.
+            schedule_for: this rank's schedule for a bucket of so many bytes.
+            transport: by name.
+            device: "cpu" or "cuda".
+            timeout_s: the longest wait for a peer, in seconds.
+        """
         arrays = arrays_for(device, "float32", job.local_rank)
         self.device = torch.device(arrays.device)
         self.synchronize: Callable[[], None] = lambda: None
@@ -65,7 +76,8 @@ class Replica:
 
         self.bucket = single_bucket(self.model.parameters(), allocate)
         self.plan = plan
-        self.contributes = schedule.contributes
+        schedule = schedule_for(self.bucket.nbytes)
+        self.contributes, self.reduces = schedule.contributes, schedule.reduces
         self.optimizer = CaffeSGD(
             parameter_groups(self.model, recipe),
             lr=plan.base_lr,

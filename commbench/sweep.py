@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -17,12 +16,12 @@ from commbench.arrays import Arrays, arrays_for
 from commbench.errors import UserError
 from commbench.exchange import Exchange
 from commbench.job import Job
+from commbench.plans import Plans, plan_all, prove_all
 from commbench.record import RunFile, default_path, sweep_groups
 from commbench.registry import Choice
 from commbench.schedule import AllReduce, Schedule, traffic
 from commbench.sweep_table import Row
 from commbench.transport import Transport, open_transport
-from commbench.verify import require_proof
 
 # Integers up to here, and so every partial sum, are exact in the element type.
 _EXACT = {"float32": 1 << 24, "float64": 1 << 53, "float16": 1 << 11, "bfloat16": 1 << 8}
@@ -139,9 +138,8 @@ def sweep(job: Job, settings: SweepSettings, show: Callable[[Row], None]) -> lis
         UserError: on every rank, for settings that cannot be run or an exchange that is wrong.
     """
     arrays = job.agree(lambda: arrays_for(settings.device, settings.dtype, job.local_rank))
-    plans = job.agree(lambda: [choice.schedules(job.size) for choice in settings.exchanges])
-    for choice, schedules in zip(settings.exchanges, plans, strict=True):
-        job.on_root(partial(require_proof, choice, schedules))
+    plans = job.agree(lambda: plan_all(settings.exchanges, job.size))
+    job.on_root(lambda: prove_all(plans))
     transport = open_transport(settings.transport, job, arrays)
     hosts = job.all_gather_text(job.host)
     devices = job.all_gather_text(arrays.device)
@@ -176,7 +174,7 @@ class _Sweep:
         job: Job,
         settings: SweepSettings,
         *,
-        plans: list[list[Schedule]],
+        plans: Plans,
         transport: Transport,
         file: RunFile | None,
         show: Callable[[Row], None],
@@ -225,7 +223,9 @@ class _Sweep:
         candidates = []
         # Candidates with the same workers share the sum: it is as large as the buffer.
         sums: dict[tuple[int, ...], Any] = {}
-        for choice, schedules in zip(self.settings.exchanges, self.plans, strict=True):
+        nbytes = count * self.arrays.kind.itemsize
+        for choice in self.settings.exchanges:
+            schedules = self.plans[choice.for_bytes(nbytes, self.job.size).spec]
             workers = tuple(rank for rank, plan in enumerate(schedules) if plan.contributes)
             own = schedules[self.job.rank]
             exchange = Exchange(
@@ -311,7 +311,7 @@ def _native(schedules: Sequence[Schedule]) -> bool:
 def _create(
     settings: SweepSettings,
     *,
-    plans: list[list[Schedule]],
+    plans: Plans,
     arrays: Arrays,
     transport: str,
     hosts: list[str],
@@ -319,7 +319,14 @@ def _create(
 ) -> RunFile:
     itemsize = arrays.kind.itemsize
     counts = _counts(settings.sizes_bytes, arrays)
-    hottest = [[_hottest(schedules, count) * itemsize for schedules in plans] for count in counts]
+    algorithms = [
+        [choice.for_bytes(count * itemsize, len(hosts)).spec for choice in settings.exchanges]
+        for count in counts
+    ]
+    hottest = [
+        [_hottest(plans[spec], count) * itemsize for spec in row]
+        for count, row in zip(counts, algorithms, strict=True)
+    ]
     path = settings.output or default_path(settings.results, f"sweep-n{len(hosts)}")
     return RunFile.create(
         path,
@@ -336,5 +343,6 @@ def _create(
             iterations=settings.iterations,
             ranks=len(hosts),
             hottest_rank_bytes=hottest,
+            algorithms=algorithms,
         ),
     )

@@ -68,7 +68,7 @@ def train(job: Job, settings: Settings) -> Outcome | None:
         model,
         recipe=course.recipe,
         plan=course.plan,
-        schedule=course.schedules[job.rank],
+        schedule_for=lambda nbytes: course.schedules(nbytes)[job.rank],
         transport=settings.transport,
         device=settings.device,
         timeout_s=settings.timeout_s,
@@ -235,7 +235,7 @@ class _Run:
 
     def check_weights(self, steps: int) -> None:
         """Compare a digest of the weights over the workers; synchronous SGD keeps them equal."""
-        if not self.course.schedules[self.job.rank].reduces:
+        if not self.replica.reduces:
             return
         digest = np.frombuffer(bytes.fromhex(self.replica.fingerprint()), np.uint8)
         digests = self.job.all_gather(digest)[self.course.workers]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from fractions import Fraction
 from typing import Any
 
@@ -58,7 +58,7 @@ class Verdict:
 
 
 def verify(choice: Choice, size: int, count: int) -> Verdict:
-    """Prove and count one exchange.
+    """Prove and count one exchange; of a choice by size, count what sums this buffer, prove all.
 
     Args:
         choice: the exchange.
@@ -68,6 +68,26 @@ def verify(choice: Choice, size: int, count: int) -> Verdict:
     Raises:
         UserError: the exchange does not admit this size.
     """
+    nbytes = _FLOAT32_BYTES * count
+    chosen = choice.for_bytes(nbytes, size)
+    verdict = _verify_plain(chosen, size, count)
+    if choice.plain:
+        return verdict
+    choice.workers(size)
+    others = [
+        _verify_plain(part, size, count) for part in choice.parts(size) if part.spec != chosen.spec
+    ]
+    wrong = [f"{other.exchange}: {other.note}" for other in others if not other.ok]
+    notes = [f"{chosen.spec} sums {nbytes:,} bytes", verdict.note, *wrong]
+    return replace(
+        verdict,
+        exchange=choice.spec,
+        ok=verdict.ok and not wrong,
+        note="; ".join(note for note in notes if note),
+    )
+
+
+def _verify_plain(choice: Choice, size: int, count: int) -> Verdict:
     schedules = choice.schedules(size)
     formula = choice.closed_form(size)
     expected = _formula_cost(formula, count) if formula else None

@@ -15,6 +15,8 @@ SHORT = {
     "COMMBENCH_TRAIN_IMAGE_SIZE": "39",
     "COMMBENCH_SWEEP_ITERS": "2",
     "COMMBENCH_SWEEP_WARMUP_ITERS": "1",
+    "COMMBENCH_TUNE_ITERS": "2",
+    "COMMBENCH_TUNE_WARMUP_ITERS": "1",
 }
 
 
@@ -38,8 +40,9 @@ def test_every_readme_command_works(tmp_path: Path) -> None:
         elif line != ". .venv/bin/activate":  # the tests run in an activated environment
             run(["sh", "-c", f"cd {tmp_path} && {line}"], TIMEOUT_S, SHORT)
     files = sorted(path.name for path in (tmp_path / "results").glob("*.h5"))
-    assert sum("-train-" in name for name in files) == 4
-    assert sum("-sweep-" in name for name in files) == 2
+    assert sum("-train-" in name for name in files) == 5
+    assert sum("-sweep-" in name for name in files) == 4
+    assert sum("-tune-" in name for name in files) == 1
     assert (tmp_path / "results" / "comparison.png").stat().st_size > 20_000
 
 

@@ -36,7 +36,7 @@ def schedule(
     Raises:
         ValueError: a negative group.
     """
-    width = _width(size, group)
+    width = group_size(size, group)
     number, place = divmod(rank, width)
     members = range(size)[number * width : (number + 1) * width]
     masters = range(0, size, width)
@@ -63,7 +63,7 @@ def closed_form(
     size: int, *, group: int = 0, inner: Inner = "ring", outer: Outer = "ring"
 ) -> ClosedForm:
     """What the groups cost, twice, and what the masters cost; a master carries the most."""
-    width = _width(size, group)
+    width = group_size(size, group)
     groups = [min(width, size - first) for first in range(0, size, width)]
     across: ClosedForm = OUTER[outer].closed_form(len(groups))
     if inner == "tree":
@@ -82,7 +82,8 @@ def closed_form(
     )
 
 
-def _width(size: int, group: int) -> int:
+def group_size(size: int, group: int) -> int:
+    """The number of ranks k of a group, all but perhaps the last: `group`, or its default."""
     if group < 0:
         raise ValueError(f"group={group}: give the number of ranks of a group, or 0 to choose it")
     if group:

@@ -17,7 +17,7 @@ def topology_options(function: F) -> F:
         click.option(
             "--group",
             type=click.IntRange(min=1),
-            help="hierarchical: ranks in a group. [default: about sqrt(p/2)]",
+            help="hierarchical, hybrid: ranks in a group. [default: about sqrt(p/2)]",
         ),
         click.option(
             "--segments",
@@ -69,6 +69,13 @@ def output_options(function: F) -> F:
 def exchange_options(function: F) -> F:
     """The topologies' options and ``--transport --device --timeout``: how an exchange runs."""
     for option in (
+        click.option(
+            "--tuning",
+            type=click.Path(path_type=Path),
+            metavar="FILE",
+            help="What `commbench tune` found, for --exchange auto. "
+            "[default: ~/.cache/commbench/tuning.json]",
+        ),
         click.option(
             "--timeout",
             type=click.FloatRange(min=0, min_open=True),

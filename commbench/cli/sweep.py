@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -12,14 +11,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from commbench.cli.options import exchange_options, output_options, take_topology_options
+from commbench.units import Bytes
 
 if TYPE_CHECKING:
     from commbench.job import Job
     from commbench.sweep import SweepSettings
     from commbench.sweep_table import Row
 
-_UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
-_ALIASES = {"float": "float32", "double": "float64", "half": "float16"}
+ALIASES = {"float": "float32", "double": "float64", "half": "float16"}
 
 
 class Size(click.ParamType[int]):
@@ -31,10 +30,10 @@ class Size(click.ParamType[int]):
         """Read ``4K``, ``1.5M`` or ``30380704``."""
         if isinstance(value, int):
             return value
-        match = re.fullmatch(r"(\d+(?:\.\d+)?)([KMG]?)(?:i?B)?", value, re.IGNORECASE)
-        if not match:
-            self.fail(f"{value!r} is not a size such as 4096, 4K, 1.5M or 1G", param, ctx)
-        return int(float(match[1]) * _UNITS[match[2].upper()])
+        try:
+            return int(Bytes(value))
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
 
 
 @click.command("sweep")
@@ -42,7 +41,8 @@ class Size(click.ParamType[int]):
     "--exchange",
     default="all",
     show_default=True,
-    help="NAME[@option=value...], several with commas, or all.",
+    help="NAME[@option=value...], by size tree:64K:ring, or auto (see `commbench tune`); several "
+    "with commas, or all.",
 )
 @click.option("-b", "--minbytes", type=Size(), default="4K", show_default=True)
 @click.option("-e", "--maxbytes", type=Size(), default="32M", show_default=True)
@@ -93,12 +93,13 @@ def command(**options: Any) -> None:
     from commbench.job import mpi_job
     from commbench.registry import admitted, parse_exchanges
     from commbench.sweep import SweepSettings, step_sizes, sweep
+    from commbench.tune import resolve_auto
 
-    datatype = _ALIASES.get(options["datatype"], options["datatype"])
+    datatype = ALIASES.get(options["datatype"], options["datatype"])
     element_type(datatype)
-    choices = parse_exchanges(options["exchange"], take_topology_options(options))
+    given = take_topology_options(options)
     settings = SweepSettings(
-        exchanges=choices,
+        exchanges=[],
         sizes_bytes=step_sizes(
             options["minbytes"], options["maxbytes"], options["stepfactor"], options["stepbytes"]
         ),
@@ -113,11 +114,20 @@ def command(**options: Any) -> None:
         results=options["results"],
     )
     with mpi_job(options["timeout"]) as job:
+        specs = resolve_auto(
+            job,
+            options["exchange"],
+            options["tuning"],
+            device=settings.device,
+            dtype=datatype,
+            transport=settings.transport,
+        )
+        choices = job.agree(lambda: parse_exchanges(specs, given))
         left_out: list[str] = []
-        if options["exchange"] == "all":
+        if specs == "all":
             # Not every exchange runs on every number of ranks; one that was named must.
-            fit, left_out = admitted(choices, job.size)
-            settings = replace(settings, exchanges=fit)
+            choices, left_out = admitted(choices, job.size)
+        settings = replace(settings, exchanges=choices)
         table = _Table(job, settings, left_out, options["json_file"], options["csv_file"])
         job.on_root(table.check_files)
         rows = sweep(job, settings, table.row)

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     "--exchange",
     default="tree",
     show_default=True,
-    help="How gradients are summed: NAME[@option=value...]; `commbench info` lists them.",
+    help="How gradients are summed: NAME[@option=value...], by size tree:64K:ring, or auto (see "
+    "`commbench tune`); `commbench info` lists them.",
 )
 @click.option(
     "--data",
@@ -122,8 +123,10 @@ def command(**options: Any) -> None:
     """
     from commbench.job import mpi_job
     from commbench.registry import parse_exchange
+    from commbench.tune import resolve_auto
 
-    exchange = parse_exchange(options.pop("exchange"), take_topology_options(options))
+    given = take_topology_options(options)
+    spec, tuning = options.pop("exchange"), options.pop("tuning")
     if options.pop("recipe_lr"):
         options["lr"] = None
     timeout_s = options.pop("timeout")
@@ -131,6 +134,15 @@ def command(**options: Any) -> None:
         from commbench.course import Settings
         from commbench.trainer import train
 
+        spec = resolve_auto(
+            job,
+            spec,
+            tuning,
+            device=options["device"],
+            dtype="float32",
+            transport=options["transport"],
+        )
+        exchange = job.agree(lambda: parse_exchange(spec, given))
         outcome = train(job, Settings(exchange=exchange, timeout_s=timeout_s, **options))
         if outcome and options["progress"] != "none":
             _print(outcome)

@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from commbench.cli.options import take_topology_options, topology_options
+from commbench.errors import UserError
+
+if TYPE_CHECKING:
+    from commbench.registry import Choice
 
 
 @click.command("verify")
-@click.option("--exchange", required=True, help="NAME[@option=value...], a,b,c or all.")
+@click.option(
+    "--exchange", required=True, help="NAME[@option=value...], by size tree:64K:ring, a,b,c or all."
+)
 @click.option(
     "--ranks",
     "sizes",
@@ -31,8 +39,19 @@ from commbench.cli.options import take_topology_options, topology_options
 )
 @topology_options
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON array instead of tables.")
+@click.option(
+    "--export",
+    type=click.Path(path_type=Path),
+    metavar="ALGO.XML",
+    help="Write the proved schedules as MSCCL's XML: one exchange, one number of ranks.",
+)
 def command(
-    exchange: str, sizes: tuple[int, ...], count: int, as_json: bool, **options: Any
+    exchange: str,
+    sizes: tuple[int, ...],
+    count: int,
+    as_json: bool,
+    export: Path | None,
+    **options: Any,
 ) -> None:
     """Prove that every rank ends with every contribution exactly once and nobody waits for ever.
 
@@ -44,6 +63,8 @@ def command(
     from commbench.verify import verify
 
     choices = parse_exchanges(exchange, take_topology_options(options))
+    if export:
+        _check_export(export, choices, sizes)
     refused: list[str] = []
     if exchange == "all":
         # Not every exchange runs on every number of ranks; one that was named must.
@@ -62,6 +83,32 @@ def command(
             print(f"left out: {reason}")
     if not all(result.ok for result in results):
         sys.exit(1)
+    if export:
+        _export(export, choices[0], sizes[0])
+
+
+def _check_export(path: Path, choices: list[Choice], sizes: tuple[int, ...]) -> None:
+    if len(choices) > 1 or len(sizes) > 1:
+        raise UserError(
+            f"--export writes one exchange for one number of ranks, not {len(choices)} for "
+            f"{len(sizes)}: name one --exchange and one --ranks"
+        )
+    if not choices[0].plain:
+        raise UserError(f"--export {choices[0].spec}: write one of its parts, not a choice by size")
+    if os.path.lexists(path):
+        raise UserError(f"--export {path}: the file exists: give a new name or move it away")
+
+
+def _export(path: Path, choice: Choice, size: int) -> None:
+    from commbench.msccl import write
+
+    text = write(choice.schedules(size), f"{choice.spec} on {size} ranks")
+    try:
+        # "x": whoever made the file since it was looked for keeps it.
+        with path.open("x", encoding="utf-8") as file:
+            file.write(text)
+    except OSError as error:
+        raise UserError(f"--export {path}: {error.strerror}") from error
 
 
 def _print_table(results: list[Any], count: int) -> None:

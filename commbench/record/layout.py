@@ -145,12 +145,14 @@ def sweep_groups(
     iterations: int,
     ranks: int,
     hottest_rank_bytes: ArrayLike | None = None,
+    algorithms: Sequence[Sequence[str]] | None = None,
 ) -> list[Group]:
     """The one group of a sweep, /sweep.
 
     To fill: `sweep/seconds` (sizes, exchanges, iterations, ranks) and `sweep/wrong` (sizes,
     exchanges), both float64; also `sweep/hottest_rank_bytes` (sizes, exchanges) unless it is
-    given here.
+    given here. `algorithms` (sizes, exchanges) are what the exchanges come down to at each size,
+    where that is not themselves.
     """
     cell = ("size_bytes", "exchange")
     hottest = None if hottest_rank_bytes is None else np.asarray(hottest_rank_bytes, np.float64)
@@ -168,6 +170,11 @@ def sweep_groups(
                     ("iteration",), "timed iteration, from 0", data=np.arange(iterations)
                 ),
                 "rank": _rank(ranks),
+                "algorithm": Variable(
+                    cell,
+                    "exchange that sums buffers of this size",
+                    data=np.array(algorithms or [exchanges] * len(sizes_bytes), str),
+                ),
                 "seconds": Variable((*cell, "iteration", "rank"), "time of one exchange", "s"),
                 "wrong": Variable(cell, "elements found wrong, all ranks together"),
                 "hottest_rank_bytes": Variable(

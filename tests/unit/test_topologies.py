@@ -10,7 +10,9 @@ from commbench.registry import parse_exchange, topology_names, topology_options
 from commbench.schedule import traffic
 
 SIZES = [*range(1, 34), 44, 48, 64, 100, 128]
-EXCHANGES = [*topology_names(), "parameter-server@server=dedicated"]
+# A choice by size runs others and has no schedule of its own.
+PLAIN = [name for name in topology_names() if parse_exchange(name).plain]
+EXCHANGES = [*PLAIN, "parameter-server@server=dedicated"]
 # The others take any number of ranks, with what their options ask for.
 POWERS_OF_TWO_ONLY = ["halving-doubling"]
 

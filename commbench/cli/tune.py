@@ -1,0 +1,113 @@
+"""`commbench tune`: which exchange for which buffer size."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from commbench.cli.options import exchange_options, output_options, take_topology_options
+from commbench.cli.sweep import ALIASES, Size
+
+if TYPE_CHECKING:
+    from commbench.tune import Setting, Tuned
+
+
+@click.command("tune")
+@click.option(
+    "--exchange",
+    default="all",
+    show_default=True,
+    help="The candidates: NAME[@option=value...], several with commas, or all.",
+)
+@click.option("-b", "--minbytes", type=Size(), default="4K", show_default=True)
+@click.option("-e", "--maxbytes", type=Size(), default="32M", show_default=True)
+@click.option(
+    "-f",
+    "--stepfactor",
+    type=click.FloatRange(min=1, min_open=True),
+    default=8.0,
+    show_default=True,
+    help="Multiply the size each time.",
+)
+@click.option("-n", "--iters", type=click.IntRange(min=1), default=20, show_default=True)
+@click.option("-w", "--warmup-iters", type=click.IntRange(min=0), default=5, show_default=True)
+@click.option(
+    "-d",
+    "--datatype",
+    default="float32",
+    show_default=True,
+    help="float32 (float), float64 (double), float16 (half) or bfloat16.",
+)
+@output_options
+@exchange_options
+def command(**options: Any) -> None:
+    """Measure the exchanges in this job and keep the fastest for each buffer size.
+
+    \b
+      mpirun -n 4 commbench tune
+      mpirun -n 4 commbench train --exchange auto
+
+    A sweep like `commbench sweep`: all candidates take turns. At each size the one of the lowest
+    median wins; the library's own, native, if it is a candidate, unless another is faster in the
+    median and iteration by iteration. What was found is a choice by size such as native:32K:ring,
+    kept for this host, MPI library, number of ranks, device, element type and transport.
+    """
+    from commbench.arrays import element_type
+    from commbench.job import mpi_job
+    from commbench.record import default_path, open_run
+    from commbench.registry import parse_exchanges
+    from commbench.sweep import SweepSettings, step_sizes, sweep
+    from commbench.tune import candidates, decide, default_file, keep, read, setting_of
+
+    datatype = ALIASES.get(options["datatype"], options["datatype"])
+    element_type(datatype)
+    choices = parse_exchanges(options["exchange"], take_topology_options(options))
+    sizes = step_sizes(options["minbytes"], options["maxbytes"], options["stepfactor"], None)
+    file: Path = options["tuning"] or default_file()
+    with mpi_job(options["timeout"]) as job:
+        fit = job.agree(lambda: candidates(choices, job.size, every=options["exchange"] == "all"))
+        setting = setting_of(
+            job, device=options["device"], dtype=datatype, transport=options["transport"]
+        )
+        # A file that is not ours is refused now and not after the measurement.
+        job.on_root(lambda: read(file))
+        output: Path = options["output"] or job.on_root(
+            lambda: default_path(options["results"], f"tune-n{job.size}")
+        )
+        settings = SweepSettings(
+            exchanges=fit,
+            sizes_bytes=sizes,
+            iterations=options["iters"],
+            warmup=options["warmup_iters"],
+            check=False,
+            dtype=datatype,
+            device=options["device"],
+            transport=options["transport"],
+            timeout_s=options["timeout"],
+            output=output,
+            results=options["results"],
+        )
+        sweep(job, settings, lambda row: None)
+
+        def finish() -> None:
+            with open_run(output) as run:
+                tuned = decide(run["sweep"])
+            keep(file, setting, tuned, output)
+            _print(tuned, setting, [choice.spec for choice in fit], output, file)
+
+        job.on_root(finish)
+
+
+def _print(tuned: Tuned, setting: Setting, names: list[str], output: Path, file: Path) -> None:
+    print(f"# {setting}")
+    print(f"# candidates: {', '.join(names)}")
+    print(f"{'size (B)':>12} {'median (us)':>12} {'native (us)':>12}  fastest")
+    rows = zip(tuned.sizes_bytes, tuned.median_s, tuned.native_s, tuned.fastest, strict=True)
+    for size, median, native, name in rows:
+        own = "N/A" if math.isnan(native) else f"{1e6 * native:.1f}"
+        print(f"{size:>12} {1e6 * median:>12.1f} {own:>12}  {name}")
+    print(f"# tuned: {tuned.exchange}")
+    print(f"# kept in {file} for --exchange auto; run file: {output}", flush=True)

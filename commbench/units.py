@@ -1,0 +1,35 @@
+"""Sizes in bytes as people write them: K, M and G are powers of 1024, as in nccl-tests."""
+
+from __future__ import annotations
+
+import re
+
+_UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
+
+
+class Bytes(int):
+    """A number of bytes that is read from and written as ``4096``, ``64K``, ``1.5M`` or ``1G``.
+
+    Raises:
+        ValueError: text that is not of this form.
+    """
+
+    def __new__(cls, value: str | int) -> Bytes:
+        """Read text; take a number as it is."""
+        if isinstance(value, int):
+            return super().__new__(cls, value)
+        match = re.fullmatch(r"(\d+(?:\.\d+)?)([KMG]?)(?:i?B)?", value, re.IGNORECASE)
+        if not match:
+            raise ValueError(f"{value!r} is not a size such as 4096, 4K, 1.5M or 1G")
+        return super().__new__(cls, int(float(match[1]) * _UNITS[match[2].upper()]))
+
+    def __str__(self) -> str:
+        """The shortest form that is read back as the same number."""
+        for unit in ("G", "M", "K"):
+            if self and self % _UNITS[unit] == 0:
+                return f"{self // _UNITS[unit]}{unit}"
+        return int.__repr__(self)
+
+    def __format__(self, spec: str) -> str:
+        """As text, unless a number's format is asked for."""
+        return super().__format__(spec) if spec else str(self)
