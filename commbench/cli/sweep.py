@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from commbench.cli.options import exchange_options, output_options, take_topology_options
+from commbench.cli.options import F, exchange_options, output_options, take_topology_options
 from commbench.units import Bytes
 
 if TYPE_CHECKING:
@@ -36,6 +36,27 @@ class Size(click.ParamType[int]):
             self.fail(str(error), param, ctx)
 
 
+def measuring_options(function: F) -> F:
+    """``-b -e -n -w -d``: what is measured, and how often; as in nccl-tests."""
+    for option in (
+        click.option(
+            "-d",
+            "--datatype",
+            default="float32",
+            show_default=True,
+            help="float32 (float), float64 (double), float16 (half) or bfloat16.",
+        ),
+        click.option(
+            "-w", "--warmup-iters", type=click.IntRange(min=0), default=5, show_default=True
+        ),
+        click.option("-n", "--iters", type=click.IntRange(min=1), default=20, show_default=True),
+        click.option("-e", "--maxbytes", type=Size(), default="32M", show_default=True),
+        click.option("-b", "--minbytes", type=Size(), default="4K", show_default=True),
+    ):
+        function = option(function)
+    return function
+
+
 @click.command("sweep")
 @click.option(
     "--exchange",
@@ -44,8 +65,7 @@ class Size(click.ParamType[int]):
     help="NAME[@option=value...], by size tree:64K:ring, or auto (see `commbench tune`); several "
     "with commas, or all.",
 )
-@click.option("-b", "--minbytes", type=Size(), default="4K", show_default=True)
-@click.option("-e", "--maxbytes", type=Size(), default="32M", show_default=True)
+@measuring_options
 @click.option("-i", "--stepbytes", type=Size(), help="Raise the size by this much each time.")
 @click.option(
     "-f",
@@ -55,16 +75,7 @@ class Size(click.ParamType[int]):
     show_default=True,
     help="Multiply the size each time, unless --stepbytes is given.",
 )
-@click.option("-n", "--iters", type=click.IntRange(min=1), default=20, show_default=True)
-@click.option("-w", "--warmup-iters", type=click.IntRange(min=0), default=5, show_default=True)
 @click.option("-c", "--check", is_flag=True, help="Check every element of every sum.")
-@click.option(
-    "-d",
-    "--datatype",
-    default="float32",
-    show_default=True,
-    help="float32 (float), float64 (double), float16 (half) or bfloat16.",
-)
 @click.option("--json", "json_file", help="Write the results as JSON; - for standard output.")
 @click.option("--csv", "csv_file", type=click.Path(path_type=Path), help="Write them as CSV.")
 @output_options

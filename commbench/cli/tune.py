@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from commbench.cli.options import exchange_options, output_options, take_topology_options
-from commbench.cli.sweep import ALIASES, Size
+from commbench.cli.sweep import ALIASES, measuring_options
 
 if TYPE_CHECKING:
     from commbench.tune import Setting, Tuned
@@ -22,8 +22,7 @@ if TYPE_CHECKING:
     show_default=True,
     help="The candidates: NAME[@option=value...], several with commas, or all.",
 )
-@click.option("-b", "--minbytes", type=Size(), default="4K", show_default=True)
-@click.option("-e", "--maxbytes", type=Size(), default="32M", show_default=True)
+@measuring_options
 @click.option(
     "-f",
     "--stepfactor",
@@ -31,15 +30,6 @@ if TYPE_CHECKING:
     default=8.0,
     show_default=True,
     help="Multiply the size each time.",
-)
-@click.option("-n", "--iters", type=click.IntRange(min=1), default=20, show_default=True)
-@click.option("-w", "--warmup-iters", type=click.IntRange(min=0), default=5, show_default=True)
-@click.option(
-    "-d",
-    "--datatype",
-    default="float32",
-    show_default=True,
-    help="float32 (float), float64 (double), float16 (half) or bfloat16.",
 )
 @output_options
 @exchange_options
