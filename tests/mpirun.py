@@ -115,6 +115,8 @@ def end(process: subprocess.Popen[str], mark: str) -> None:
                 os.kill(pid, signal.SIGKILL)
         time.sleep(0.05)
     process.wait()
+    if process.stdout:
+        process.stdout.close()
     for path in memory:
         path.unlink(missing_ok=True)
 
