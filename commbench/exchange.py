@@ -7,48 +7,21 @@ scratch memory stays small whatever the number of peers, and no message reaches 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
 
 from commbench.arrays import Array
-from commbench.schedule import AllReduce, Recv, Round, Schedule, Send
+from commbench.cutting import Receiving, Sending, Sum, cut
+from commbench.loans import find_loans
+from commbench.schedule import Schedule
 from commbench.transport import Incoming, Transport
 from commbench.transport.waiting import wait_until
 
 # Receives posted at once: one to add, the others on their way.
 _WINDOW = 4
+# What is added and written back in one go: with its terms it stays in a core's second-level cache.
+_BLOCK_BYTES = 1 << 17
 
-
-@dataclass(slots=True)
-class _Outgoing:
-    """Elements ``[start, stop)`` that are still being read by a send."""
-
-    start: int
-    stop: int
-    to: int
-    turn: int
-    sent: Callable[[], bool]
-
-
-@dataclass(frozen=True, slots=True)
-class _Segment:
-    """Part of one receive: elements ``[start, stop)`` from `source`."""
-
-    start: int
-    stop: int
-    source: int
-    reduce: bool
-    # Whether an earlier receive of the same round writes here too, so this one must come after it.
-    follows: bool
-
-
-@dataclass(frozen=True, slots=True)
-class _Turn:
-    """A round for one buffer length: its messages cut into segments, empty ones left out."""
-
-    sends: tuple[tuple[int, int, int, bool], ...]  # start, stop, to, whether to send a copy
-    recvs: tuple[_Segment, ...]
-    native: tuple[int, int] | None
+Question = Callable[[], bool]
 
 
 class Exchange:
@@ -78,14 +51,28 @@ class Exchange:
         self._arrays = transport.arrays
         self._wire = buffer
         self._work = self._arrays.work_of(buffer)
+        self._narrow = self._work is not buffer
         self._timeout_s = timeout_s
 
         def longest(peer: int) -> int:
             limit = segment_bytes or transport.segment_bytes(peer)
             return max(1, limit // self._arrays.kind.itemsize)
 
-        self._turns = [_plan(turn, len(buffer), longest) for turn in schedule.rounds]
-        self._outgoing: list[_Outgoing] = []
+        plan = cut(schedule, len(buffer), longest)
+        find_loans(plan, transport.lends)
+        self._turns = plan.turns
+        self._sendings = plan.sendings
+        self._block = max(1, _BLOCK_BYTES // self._arrays.kind.itemsize)
+        copies = any(one.copy for one in plan.sendings)
+        self._copies = transport.beside(buffer) if copies else None
+        self._outgoing = [
+            transport.sender(self._source(one)[one.start : one.stop], one.to, lend=one.lent)
+            for one in plan.sendings
+        ]
+        # Of the messages of this run that are under way: whether the peer has taken them.
+        self._sent: dict[int, Question] = {}
+        # The messages whose elements have been written into the receiver's memory already.
+        self._answered: set[int] = set()
 
     def run(self) -> None:
         """Sum the buffer over the schedule's workers, in place, on every rank.
@@ -96,144 +83,140 @@ class Exchange:
         if not self._turns:
             return
         self._arrays.decode(self._wire, self._work)
-        for number, turn in enumerate(self._turns):
+        for turn in self._turns:
             if turn.native:
-                start, stop = turn.native
-                self._round_into_wire(start, stop)
-                self._transport.all_reduce(self._wire[start:stop])
-                self._arrays.decode(self._wire[start:stop], self._work[start:stop])
+                self._call_native(*turn.native)
                 continue
-            self._send(number, turn)
-            self._receive(number, turn)
-        for out in self._outgoing:
-            self._await_sent(out)
-        self._outgoing.clear()
+            for index in turn.sends:
+                self._send(index)
+            self._receive(turn.recvs)
+        self._await_taken(tuple(self._sent))
+        self._answered.clear()
         self._arrays.encode(self._work, self._wire)
         self._arrays.synchronize()
 
-    def _send(self, number: int, turn: _Turn) -> None:
-        rounded: set[tuple[int, int]] = set()
-        for start, stop, to, copy in turn.sends:
-            if (start, stop) not in rounded:
-                self._round_into_wire(start, stop)
-                rounded.add((start, stop))
-            data = self._wire[start:stop]
-            if copy:
-                # Ranks that swap must both add what was sent, rounded, or they end with other bits.
-                self._arrays.decode(data, self._work[start:stop])
-                data = self._arrays.copy(data)
-            # Of a copy nothing in the buffer is being read; it only must live until it is sent.
-            reads = (0, 0) if copy else (start, stop)
-            sent = _keeping(data, self._transport.send(data, to))
-            self._outgoing.append(_Outgoing(*reads, to, number, sent))
+    def _source(self, one: Sending) -> Array:
+        return self._wire if self._copies is None or not one.copy else self._copies
 
-    def _receive(self, number: int, turn: _Turn) -> None:
-        waiting = deque(turn.recvs)
-        posted: deque[tuple[_Segment, Incoming]] = deque()
+    def _call_native(self, start: int, stop: int) -> None:
+        self._await_taken(tuple(self._sent))
+        wire, work = self._wire[start:stop], self._work[start:stop]
+        self._arrays.encode(work, wire)
+        self._transport.all_reduce(wire)
+        self._arrays.decode(wire, work)
+
+    def _send(self, index: int) -> None:
+        one = self._sendings[index]
+        if self._narrow and one.changed:
+            self._await_taken(one.readers)
+            self._arrays.encode(self._work[one.start : one.stop], self._wire[one.start : one.stop])
+        if one.copy:
+            wire = self._wire[one.start : one.stop]
+            # Ranks that swap must both add what was sent, rounded, or they end with other bits.
+            self._arrays.decode(wire, self._work[one.start : one.stop])
+            self._await_taken(one.copied)
+            self._arrays.assign(self._source(one)[one.start : one.stop], wire)
+        self._sent[index] = self._outgoing[index](index in self._answered)
+
+    def _receive(self, recvs: tuple[Receiving | Sum, ...]) -> None:
+        batch: deque[Receiving] = deque()
+        for recv in recvs:
+            if isinstance(recv, Receiving):
+                batch.append(recv)
+            else:
+                self._receive_each(batch)
+                self._sum(recv)
+        self._receive_each(batch)
+
+    def _receive_each(self, waiting: deque[Receiving]) -> None:
+        posted: deque[tuple[Receiving, Incoming]] = deque()
         while waiting or posted:
             while waiting and len(posted) < _WINDOW:
-                incoming = self._post(waiting[0], number, first=not posted)
+                incoming = self._post(waiting[0], first=not posted)
                 if incoming is None:
                     break
                 posted.append((waiting.popleft(), incoming))
-            segment, incoming = posted.popleft()
-            if not incoming.ready():
-                self._wait(
-                    incoming.ready, number, f"elements {segment.start}..{segment.stop}", segment
-                )
-            self._apply(segment, incoming, number)
+            recv, incoming = posted.popleft()
+            self._await_arrival(recv, incoming)
+            self._apply(recv, incoming)
 
-    def _post(self, segment: _Segment, number: int, first: bool) -> Incoming | None:
-        """Start receiving a segment; None if it must not land before others are through."""
-        count = segment.stop - segment.start
-        if segment.reduce:
-            return self._transport.receive(count, segment.source)
-        readers = list(self._readers(segment, number))
-        if not first and (segment.follows or readers):
+    def _post(self, recv: Receiving, first: bool) -> Incoming | None:
+        """Start receiving a message; None if it must not land before others are through."""
+        count = recv.stop - recv.start
+        if recv.reduce:
+            return self._transport.receive(count, recv.source)
+        if not first and (recv.follows or not all(map(self._taken, recv.readers))):
             return None
-        for out in readers:
-            self._await_sent(out)
-        into = self._wire[segment.start : segment.stop]
-        return self._transport.receive(count, segment.source, into)
+        self._await_taken(recv.readers)
+        return self._transport.receive(count, recv.source, self._wire[recv.start : recv.stop])
 
-    def _apply(self, segment: _Segment, incoming: Incoming, number: int) -> None:
+    def _apply(self, recv: Receiving, incoming: Incoming) -> None:
         data = incoming.data()
-        work = self._work[segment.start : segment.stop]
-        if segment.reduce:
-            for out in list(self._readers(segment, number)):
-                self._await_sent(out)
+        work = self._work[recv.start : recv.stop]
+        if recv.reduce:
+            self._await_taken(recv.readers)
             self._arrays.add(work, data)
         else:
             self._arrays.decode(data, work)
         incoming.release()
 
-    def _readers(self, segment: _Segment, number: int) -> Iterator[_Outgoing]:
-        """The sends of earlier rounds that still read what the segment will overwrite."""
-        for out in self._outgoing:
-            if out.turn < number and out.start < segment.stop and segment.start < out.stop:
-                yield out
-
-    def _round_into_wire(self, start: int, stop: int) -> None:
-        """Bring the wire form of some elements up to date before they are sent."""
-        if self._work is self._wire:
+    def _sum(self, total: Sum) -> None:
+        """Add all terms; where they are all lent, write the sum back to them a block at a time."""
+        start, stop = total.terms[0].start, total.terms[0].stop
+        arrived = [
+            (term, self._transport.receive(stop - start, term.source)) for term in total.terms
+        ]
+        for term, incoming in arrived:
+            self._await_arrival(term, incoming)
+            if incoming.lent is None:
+                break
+        else:
+            lent = {term.source: incoming.lent for term, incoming in arrived}
+            self._sum_blocks(start, stop, [*lent.values()], [lent[to] for to in total.answers])
+            self._answered.update(total.answers.values())
+            for _, incoming in arrived:
+                incoming.release()
             return
-        for out in self._outgoing:
-            if out.start < stop and start < out.stop:
-                self._await_sent(out)
-        self._arrays.encode(self._work[start:stop], self._wire[start:stop])
+        # Somebody may be waiting to go on with what it did not lend.
+        for term, incoming in arrived:
+            self._await_arrival(term, incoming)
+            self._apply(term, incoming)
 
-    def _await_sent(self, out: _Outgoing) -> None:
-        if not out.sent():
-            self._wait(out.sent, out.turn, f"elements {out.start}..{out.stop} to be taken", out)
-        out.start = out.stop = 0
+    def _sum_blocks(self, start: int, stop: int, terms: list[Array], answers: list[Array]) -> None:
+        arrays, block = self._arrays, self._block
+        wire, work = self._wire[start:stop], self._work[start:stop]
+        for first in range(0, stop - start, block):
+            part = slice(first, first + block)
+            into = work[part]
+            for term in terms:
+                arrays.add(into, term[part])
+            rounded = wire[part]
+            arrays.encode(into, rounded)
+            for answer in answers:
+                arrays.assign(answer[part], rounded)
 
-    def _wait(
-        self, ready: Callable[[], bool], number: int, what: str, about: _Segment | _Outgoing
-    ) -> None:
-        peer = about.source if isinstance(about, _Segment) else about.to
-        preposition = "from" if isinstance(about, _Segment) else "by"
+    def _taken(self, index: int) -> bool:
+        sent = self._sent.get(index)
+        return sent is None or sent()
+
+    def _await_taken(self, indexes: tuple[int, ...]) -> None:
+        for index in indexes:
+            sent = self._sent.pop(index, None)
+            if sent is None or sent():
+                continue
+            one = self._sendings[index]
+            self._wait(sent, one.turn, one, f"to be taken by rank {one.to}")
+
+    def _await_arrival(self, recv: Receiving, incoming: Incoming) -> None:
+        if not incoming.ready():
+            self._wait(incoming.ready, recv.turn, recv, f"from rank {recv.source}")
+
+    def _wait(self, ready: Question, turn: int, what: Sending | Receiving, how: str) -> None:
         wait_until(
             ready,
             self._timeout_s,
             lambda: (
-                f"rank {self._transport.rank}, round {number}, waits for {what} "
-                f"{preposition} rank {peer}"
+                f"rank {self._transport.rank}, round {turn}, waits for elements "
+                f"{what.start}..{what.stop} {how}"
             ),
         )
-
-
-def _keeping(data: Array, sent: Callable[[], bool]) -> Callable[[], bool]:
-    """The question `sent`, holding the memory it is about."""
-
-    def ask(_: Array = data) -> bool:
-        return sent()
-
-    return ask
-
-
-def _plan(step: Round, count: int, longest: Callable[[int], int]) -> _Turn:
-    """Cut a round's messages into segments of at most `longest(peer)` elements."""
-    calls = [op.piece.bounds(count) for op in step.ops if isinstance(op, AllReduce)]
-    natives = [(start, stop) for start, stop in calls if stop > start]
-    sends: list[tuple[int, int, int, bool]] = []
-    recvs: list[_Segment] = []
-    written: list[Recv] = []
-    for op in step.ops:
-        if isinstance(op, Send):
-            # What this round also overwrites is sent from a copy: waiting for the peer to take the
-            # original could make two ranks that swap pieces wait for each other.
-            copy = any(op.piece.overlaps(recv.piece) for recv in step.recvs)
-            cuts = _cuts(op.piece.bounds(count), longest(op.to))
-            sends += [(*cut, op.to, copy) for cut in cuts]
-        elif isinstance(op, Recv):
-            follows = any(op.piece.overlaps(other.piece) for other in written)
-            cuts = _cuts(op.piece.bounds(count), longest(op.source))
-            recvs += [_Segment(*cut, op.source, op.reduce, follows) for cut in cuts]
-            written.append(op)
-    return _Turn(tuple(sends), tuple(recvs), natives[0] if natives else None)
-
-
-def _cuts(bounds: tuple[int, int], segment: int) -> Iterator[tuple[int, int]]:
-    start, stop = bounds
-    for first in range(start, stop, segment):
-        yield first, min(first + segment, stop)

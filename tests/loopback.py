@@ -22,6 +22,8 @@ TIMEOUT_S = 20.0
 @dataclass(eq=False)
 class Message:
     data: Array
+    lent: bool = False
+    answered: bool = False
     taken: threading.Event = field(default_factory=threading.Event)
 
 
@@ -40,24 +42,33 @@ class Incoming:
     def ready(self) -> bool:
         return len(self.wire) > self.number
 
+    @property
+    def lent(self) -> Array | None:
+        message = self.wire[self.number]
+        return message.data if message.lent else None
+
     def data(self) -> Array:
         message = self.wire[self.number]
         assert len(message.data) == self.count, "sender and receiver cut messages differently"
-        self.into[:] = message.data
-        message.taken.set()
+        if not message.answered:
+            self.into[:] = message.data
+            message.taken.set()
         return self.into
 
     def release(self) -> None:
-        pass
+        self.wire[self.number].taken.set()
 
 
 class LoopbackTransport:
     name = "loopback"
 
-    def __init__(self, rank: int, size: int, arrays: Arrays, wires: Wires) -> None:
+    def __init__(
+        self, rank: int, size: int, arrays: Arrays, wires: Wires, loans: bool = True
+    ) -> None:
         self.rank, self.size, self.arrays, self.wires = rank, size, arrays, wires
+        self.loans = loans
         self.received: dict[int, int] = defaultdict(int)
-        self.longest = self.messages = 0
+        self.longest = self.messages = self.answered = 0
 
     def allocate(self, count: int) -> Array:
         return self.arrays.wire_empty(count)
@@ -65,13 +76,25 @@ class LoopbackTransport:
     def segment_bytes(self, peer: int) -> int:
         return 1 << 20
 
-    def send(self, data: Array, to: int) -> Callable[[], bool]:
-        message = Message(data)
-        with self.wires.lock:
-            self.wires.sent[self.rank, to].append(message)
-        self.longest = max(self.longest, len(data))
-        self.messages += 1
-        return message.taken.is_set
+    def beside(self, buffer: Array) -> Array:
+        return self.arrays.wire_empty(len(buffer))
+
+    def lends(self, peer: int) -> bool:
+        return self.loans
+
+    def sender(
+        self, data: Array, to: int, *, lend: bool = False
+    ) -> Callable[[bool], Callable[[], bool]]:
+        def start(answered: bool) -> Callable[[], bool]:
+            message = Message(data, lend, answered)
+            with self.wires.lock:
+                self.wires.sent[self.rank, to].append(message)
+            self.longest = max(self.longest, len(data))
+            self.messages += 1
+            self.answered += answered
+            return message.taken.is_set
+
+        return start
 
     def receive(self, count: int, source: int, into: Array | None = None) -> Incoming:
         with self.wires.lock:
@@ -92,12 +115,13 @@ def run_all(
     arrays: Callable[[], Arrays],
     *,
     times: int = 1,
+    loans: bool = True,
     **options: Any,
 ) -> list[LoopbackTransport]:
     """Run every rank's exchange in a thread of its own, `times` over; the buffers are changed."""
     wires = Wires()
     size = len(schedules)
-    transports = [LoopbackTransport(rank, size, arrays(), wires) for rank in range(size)]
+    transports = [LoopbackTransport(rank, size, arrays(), wires, loans) for rank in range(size)]
     errors: list[BaseException] = []
 
     def one(rank: int) -> None:

@@ -13,7 +13,14 @@ if TYPE_CHECKING:
 
 
 class Incoming(Protocol):
-    """A message on its way to this rank."""
+    """A message on its way to this rank.
+
+    Attributes:
+        lent: once it has arrived, the sender's own elements where the answer may be written into
+            them until `release` (see `commbench.loans`); else None.
+    """
+
+    lent: Array | None
 
     def ready(self) -> bool:
         """Whether it has arrived; never blocks."""
@@ -43,8 +50,27 @@ class Transport(Protocol):
     def segment_bytes(self, peer: int) -> int:
         """The longest message to or from `peer`; both sides cut longer ones alike."""
 
-    def send(self, data: Array, to: int) -> Callable[[], bool]:
-        """Start sending a wire array; returns the question whether `data` may be overwritten."""
+    def beside(self, buffer: Array) -> Array:
+        """A wire array as long as an allocated one, to send copies of its elements from."""
+
+    def lends(self, peer: int) -> bool:
+        """Whether this rank and `peer` can write into each other's allocated arrays."""
+
+    def sender(
+        self, data: Array, to: int, *, lend: bool = False
+    ) -> Callable[[bool], Callable[[], bool]]:
+        """Prepare to send a wire array, as often as wanted.
+
+        Args:
+            data: some elements of an allocated array.
+            to: the receiver.
+            lend: whether the receiver may write its answer into `data`.
+
+        Returns:
+            What starts sending ``data`` as it is then, and returns the question whether it may be
+            overwritten. Its argument tells whether the elements have been written into the
+            receiver's memory already, because it had lent them.
+        """
 
     def receive(self, count: int, source: int, into: Array | None = None) -> Incoming:
         """Start receiving `count` wire elements, into `into` or memory of the transport's own."""

@@ -21,6 +21,7 @@ class _Received:
     """An Irecv into host memory, of the transport's own or the caller's."""
 
     __slots__ = ("_host", "_into", "_own", "_request", "_transport", "ready")
+    lent = None
 
     def __init__(
         self, transport: MPITransport, host: Bytes, into: Array, own: bool, source: int
@@ -64,6 +65,20 @@ class MPITransport:
     def segment_bytes(self, peer: int) -> int:
         """1 MiB: long enough to hide its cost, short enough to add while the next arrives."""
         return SEGMENT_BYTES
+
+    def beside(self, buffer: Array) -> Array:
+        """Another array; MPI sends from anywhere."""
+        return self.arrays.wire_empty(len(buffer))
+
+    def lends(self, peer: int) -> bool:
+        """No rank reaches another's memory."""
+        return False
+
+    def sender(
+        self, data: Array, to: int, *, lend: bool = False
+    ) -> Callable[[bool], Callable[[], bool]]:
+        """Prepare to `send`."""
+        return lambda answered: self.send(data, to)
 
     def send(self, data: Array, to: int) -> Callable[[], bool]:
         """Start an Isend; a GPU array is copied to a pinned slot first."""

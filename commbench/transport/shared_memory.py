@@ -1,33 +1,33 @@
 """Between ranks of one node, a message is a token: the receiver reads the sender's own memory.
 
-Buffers come from `allocate` and lie in memory that every rank of the node maps. It is anonymous (a
-memfd, reached through /proc), so it has no name that could stay behind in /dev/shm when ranks are
-killed, and no size limit but the machine's. Messages to other nodes, and messages from memory of
-the sender's own, go over MPI.
+Buffers come from `allocate` and lie in memory that every rank of the node maps. Messages to other
+nodes, and the elements of messages from memory of the sender's own, go over MPI.
 """
 
 from __future__ import annotations
 
-import mmap
-import os
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 from mpi4py import MPI
 
-from commbench.arrays import Array, Arrays, Bytes
+from commbench.arrays import Array, Arrays
 from commbench.job import Job
+from commbench.transport import Incoming
+from commbench.transport.mailbox import Letter, Mailbox, share
 from commbench.transport.mpi import MPITransport
 
-_TOKEN, _TAKEN, _DATA = 21, 22, 23
-# What a token says: which shared buffer, first byte, number of bytes. The buffer is _PRIVATE where
-# the elements follow in a message of their own.
+_DATA = 21
+# What a token says: which shared buffer, first byte, number of bytes, and what they are for.
+_PLAIN, _LENT, _ANSWERED = 0, 1, 2
+# Instead of a buffer: the elements follow in a message of their own.
 _PRIVATE = -1
+# Messages over MPI that have not been asked about, before those that have ended are let go.
+_MANY = 64
 
 
 class SharedMemoryTransport:
-    """The `shared-memory` transport, on communicators of its own."""
+    """The `shared-memory` transport, on a communicator of its own."""
 
     name = "shared-memory"
 
@@ -40,75 +40,109 @@ class SharedMemoryTransport:
         self._mpi = MPITransport(job, arrays)
         with job.watchdog.guard(f"rank {job.rank} waits for all ranks to open the transport"):
             self.comm: MPI.Intracomm = job.comm.Dup()
-            self._near: list[int] = job.node.allgather(job.rank)
+            self._near = frozenset(job.node.allgather(job.rank))
+        self.mailbox = Mailbox(job, self._ask_mpi)
         # For each shared buffer, the memory of every rank of the node.
-        self._buffers: list[dict[int, Bytes]] = []
+        self._buffers: list[dict[int, Array]] = []
         self._own: list[tuple[int, int]] = []  # this rank's part of each: first address and end
-        self._acknowledged: list[MPI.Request] = []
+        self._views: dict[tuple[int, int, int, int], Array] = {}
+        # Questions whether MPI is through with something: asking keeps it going.
+        self._on_their_way: list[Callable[[], bool]] = []
 
     def allocate(self, count: int) -> Array:
         """A new wire array of `count` zeros that the node's ranks share; collective."""
-        nbytes = max(1, count * self.arrays.kind.itemsize)
-        handle = os.memfd_create("commbench")
-        os.ftruncate(handle, nbytes)
+        itemsize = self.arrays.kind.itemsize
+        nbytes = max(1, count) * itemsize
         with self._job.watchdog.guard(f"rank {self.rank} waits for its node to share memory"):
-            places = self._job.node.allgather((self.rank, os.getpid(), handle))
-            memory = {
-                rank: _mapped(f"/proc/{pid}/fd/{number}", nbytes) for rank, pid, number in places
-            }
-            # All have opened it: from here on the mappings keep the memory alive, and only they.
-            self._job.node.Barrier()
-        os.close(handle)
-        own = memory[self.rank]
-        start = own.ctypes.data
-        self._buffers.append(memory)
-        self._own.append((start, start + nbytes))
-        return own[: count * self.arrays.kind.itemsize].view(self.arrays.kind.wire)
+            # Twice: the second half is for copies (`beside`), and no memory before it is used.
+            memory = share(self._job, 2 * nbytes)
+        arrays = {rank: np.frombuffer(one, np.uint8) for rank, one in memory.items()}
+        start = arrays[self.rank].ctypes.data
+        self._buffers.append(arrays)
+        self._own.append((start, start + 2 * nbytes))
+        return arrays[self.rank][: count * itemsize].view(self.arrays.kind.wire)
+
+    def beside(self, buffer: Array) -> Array:
+        """An array as long as `buffer`, to send copies of its elements from."""
+        number, offset = self._place(buffer)
+        if number == _PRIVATE or offset:
+            return np.empty_like(buffer)
+        own = self._buffers[number][self.rank]
+        return own[len(own) // 2 :][: buffer.nbytes].view(buffer.dtype)
 
     def segment_bytes(self, peer: int) -> int:
         """Within the node nothing is copied on the way, so a message is never cut."""
         return self._mpi.segment_bytes(peer) if peer not in self._near else 1 << 62
 
-    def send(self, data: Array, to: int) -> Callable[[], bool]:
-        """Hand the peer a token for elements that it will read in place."""
+    def lends(self, peer: int) -> bool:
+        """Ranks of a node can write into each other's buffers."""
+        return peer in self._near
+
+    def sender(
+        self, data: Array, to: int, *, lend: bool = False
+    ) -> Callable[[bool], Callable[[], bool]]:
+        """Prepare a token for elements that the peer will read in place."""
         if to not in self._near:
-            return self._mpi.send(data, to)
-        taken = self.comm.Irecv([np.empty(0, np.uint8), MPI.BYTE], to, _TAKEN)
+            far = self._mpi.sender(data, to)
+            return lambda answered: self._watched(far(answered))
         number, offset = self._place(data)
-        token = np.array([number, offset, data.nbytes], np.int64)
-        requests = [taken, self.comm.Isend(token, to, _TOKEN)]
+        post = self.mailbox.post
         if number == _PRIVATE:
-            requests.append(self.comm.Isend([data.view(np.uint8), MPI.BYTE], to, _DATA))
+            token = (_PRIVATE, 0, data.nbytes, _PLAIN)
+            return lambda answered: self._send_private(data, to, token)
+        told = (number, offset, data.nbytes, _LENT if lend else _PLAIN)
+        answer = (number, offset, data.nbytes, _ANSWERED)
 
-        def sent(_: Any = (token, data)) -> bool:
-            while requests:
-                if not requests[-1].Test():
-                    return False
-                requests.pop()
-            return True
+        def start(answered: bool) -> Callable[[], bool]:
+            if not answered:
+                return post(to, told)
+            post(to, answer)
+            return self._all_posted
 
-        return sent
+        return start
 
-    def receive(self, count: int, source: int, into: Array | None = None) -> Any:
+    def receive(self, count: int, source: int, into: Array | None = None) -> Incoming:
         """Await a token, and read from where it points."""
-        if source not in self._near:
-            return self._mpi.receive(count, source, into)
-        return _Pointed(self, count, source, into)
+        if source in self._near:
+            return _Pointed(self, count, source, into)
+        incoming = self._mpi.receive(count, source, into)
+        self._watched(incoming.ready)
+        return incoming
 
     def all_reduce(self, data: Array) -> None:
         """The MPI library's own all-reduce."""
         self._mpi.all_reduce(data)
 
-    def at(self, number: int, source: int, offset: int, nbytes: int) -> Array:
+    def at(self, source: int, number: int, offset: int, nbytes: int) -> Array:
         """Elements in a peer's shared buffer."""
-        memory = self._buffers[number][source]
-        return memory[offset : offset + nbytes].view(self.arrays.kind.wire)
+        key = (source, number, offset, nbytes)
+        view = self._views.get(key)
+        if view is None:
+            memory = self._buffers[number][source]
+            view = self._views[key] = memory[offset : offset + nbytes].view(self.arrays.kind.wire)
+        return view
 
-    def acknowledge(self, source: int) -> None:
-        """Tell the sender of the oldest message from `source` that it has been read."""
-        self._acknowledged = [one for one in self._acknowledged if not one.Test()]
-        empty = [np.empty(0, np.uint8), MPI.BYTE]
-        self._acknowledged.append(self.comm.Isend(empty, source, _TAKEN))
+    def _ask_mpi(self) -> None:
+        if self._on_their_way:
+            self._on_their_way = [one for one in self._on_their_way if not one()]
+
+    def _all_posted(self) -> bool:
+        self.mailbox.progress()
+        return self.mailbox.idle
+
+    def _watched(self, question: Callable[[], bool]) -> Callable[[], bool]:
+        if len(self._on_their_way) > _MANY:
+            self._ask_mpi()
+        self._on_their_way.append(question)
+        return question
+
+    def _send_private(
+        self, data: Array, to: int, token: tuple[int, int, int, int]
+    ) -> Callable[[], bool]:
+        taken = self.mailbox.post(to, token)
+        request = self.comm.Isend([data.view(np.uint8), MPI.BYTE], to, _DATA)
+        self._watched(request.Test)
+        return lambda: request.Test() and taken()
 
     def _place(self, data: Array) -> tuple[int, int]:
         """The shared buffer that holds the elements, and their offset in it in bytes."""
@@ -122,6 +156,8 @@ class SharedMemoryTransport:
 class _Pointed:
     """A message from a rank of this node."""
 
+    __slots__ = ("_count", "_into", "_letter", "_request", "_source", "_transport", "lent")
+
     def __init__(
         self, transport: SharedMemoryTransport, count: int, source: int, into: Array | None
     ) -> None:
@@ -129,30 +165,35 @@ class _Pointed:
         self._count = count
         self._source = source
         self._into = into
-        self._token = np.empty(3, np.int64)
-        self._request = transport.comm.Irecv(self._token, source, _TOKEN)
-        self._follows: MPI.Request | None = None
+        self._letter: Letter = transport.mailbox.expect(source)
+        self._request: MPI.Request | None = None
+        # The sender's elements, where the answer may be written.
+        self.lent: Array | None = None
 
     def ready(self) -> bool:
         """Whether the elements can be read."""
-        if self._follows is None:
-            if not self._request.Test():
+        if self._request is None:
+            if not self._letter.here():
+                self._transport.mailbox.progress()
                 return False
-            if self._token[0] != _PRIVATE:
+            number, offset, nbytes, kind = self._letter.read()
+            if number != _PRIVATE:
+                if kind == _LENT:
+                    self.lent = self._transport.at(self._source, number, offset, nbytes)
                 return True
             if self._into is None:
                 self._into = self._transport.arrays.wire_empty(self._count)
             host = [self._into.view(np.uint8), MPI.BYTE]
-            self._follows = self._transport.comm.Irecv(host, self._source, _DATA)
-        done: bool = self._follows.Test()
+            self._request = self._transport.comm.Irecv(host, self._source, _DATA)
+        done: bool = self._request.Test()
         return done
 
     def data(self) -> Array:
         """The elements: the sender's own memory, or where the executor wanted them."""
-        number, offset, nbytes = (int(word) for word in self._token)
-        if number == _PRIVATE:
+        number, offset, nbytes, kind = self._letter.read()
+        if number == _PRIVATE or kind == _ANSWERED:
             return self._into
-        there = self._transport.at(number, self._source, offset, nbytes)
+        there = self._transport.at(self._source, number, offset, nbytes)
         if self._into is None:
             return there
         np.copyto(self._into, there)
@@ -160,12 +201,4 @@ class _Pointed:
 
     def release(self) -> None:
         """Let the sender overwrite them."""
-        self._transport.acknowledge(self._source)
-
-
-def _mapped(path: str, nbytes: int) -> Bytes:
-    handle = os.open(path, os.O_RDWR)
-    try:
-        return np.frombuffer(mmap.mmap(handle, nbytes), np.uint8)
-    finally:
-        os.close(handle)
+        self._letter.done()

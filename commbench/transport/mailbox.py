@@ -1,0 +1,204 @@
+"""Tokens between the ranks of a node: small notices in shared memory, without a system call.
+
+For every ordered pair of ranks there is a *lane*, a ring of slots in the receiver's box. The sender
+fills a slot and then writes the token's number into it; the receiver finds it by that number, and
+writes the number once more when it is done, which frees the slot and tells the sender. A lane that
+is full holds tokens back at the sender until a slot is free.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import platform
+from collections import deque
+from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple
+
+from mpi4py import MPI
+
+from commbench.job import Job
+
+# A slot is a cache line of eight words: the token's number, its four words, who took it.
+_SLOTS = 16
+_WORDS = 8
+_TAKEN = 5
+
+Token = tuple[int, int, int, int]
+
+
+class _Full(NamedTuple):
+    """A token that waits for a free slot."""
+
+    number: int
+    token: Token
+
+
+class Mailbox:
+    """This rank's lanes to and from every rank of its node."""
+
+    def __init__(self, job: Job, meanwhile: Callable[[], None]) -> None:
+        """Open it; collective over the ranks of the node.
+
+        Args:
+            job: the ranks.
+            meanwhile: called whenever something asked for is not here yet.
+        """
+        self._meanwhile = meanwhile
+        lane_bytes = 8 * _WORDS * _SLOTS
+        with job.watchdog.guard(f"rank {job.rank} waits for its node to open mailboxes"):
+            boxes = share(job, lane_bytes * job.local_size)
+            ranks: list[int] = job.node.allgather(job.rank)
+        words = {rank: memoryview(box).cast("q") for rank, box in boxes.items()}
+        place = {rank: index * _WORDS * _SLOTS for index, rank in enumerate(ranks)}
+        fence = _fence()
+        self._to = {rank: _Out(words[rank], place[job.rank], fence) for rank in ranks}
+        self._from = {rank: _In(words[job.rank], place[rank], fence) for rank in ranks}
+        self._held_back: list[_Out] = []
+
+    def post(self, to: int, token: Token) -> Callable[[], bool]:
+        """Send a token; returns the question whether the receiver is done with it."""
+        lane = self._to[to]
+        number = lane.post(token)
+        if lane.backlog and lane not in self._held_back:
+            self._held_back.append(lane)
+        return partial(self._taken, lane, number)
+
+    def expect(self, source: int) -> Letter:
+        """The next token from a rank that has not been expected yet."""
+        return self._from[source].expect()
+
+    def progress(self) -> None:
+        """Go on with what other ranks may wait for, while this one waits."""
+        if self._held_back:
+            self._held_back = [lane for lane in self._held_back if not lane.flush()]
+        self._meanwhile()
+
+    def _taken(self, lane: _Out, number: int) -> bool:
+        if lane.taken(number):
+            return True
+        self.progress()
+        return False
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing is held back."""
+        return not self._held_back
+
+
+class _Out:
+    """The sending end of a lane."""
+
+    __slots__ = ("_base", "_fence", "_last", "_words", "backlog")
+
+    def __init__(self, words: memoryview, base: int, fence: Callable[[], None] | None) -> None:
+        self._words, self._base, self._fence = words, base, fence
+        self._last = 0
+        self.backlog: deque[_Full] = deque()
+
+    def post(self, token: Token) -> int:
+        self._last = number = self._last + 1
+        if self.backlog or not self._write(number, token):
+            self.backlog.append(_Full(number, token))
+        return number
+
+    def flush(self) -> bool:
+        while self.backlog and self._write(*self.backlog[0]):
+            self.backlog.popleft()
+        return not self.backlog
+
+    def taken(self, number: int) -> bool:
+        at = self._base + number % _SLOTS * _WORDS + _TAKEN
+        if self._words[at] < number:
+            return False
+        if self._fence:
+            self._fence()
+        return True
+
+    def _write(self, number: int, token: Token) -> bool:
+        words, at = self._words, self._base + number % _SLOTS * _WORDS
+        if words[at + _TAKEN] < number - _SLOTS:
+            return False
+        words[at + 1], words[at + 2], words[at + 3], words[at + 4] = token
+        if self._fence:
+            self._fence()
+        words[at] = number
+        return True
+
+
+class _In:
+    """The receiving end of a lane."""
+
+    __slots__ = ("_base", "_fence", "_last", "_words")
+
+    def __init__(self, words: memoryview, base: int, fence: Callable[[], None] | None) -> None:
+        self._words, self._base, self._fence = words, base, fence
+        self._last = 0
+
+    def expect(self) -> Letter:
+        self._last += 1
+        at = self._base + self._last % _SLOTS * _WORDS
+        return Letter(self._words, at, self._last, self._fence)
+
+
+class Letter:
+    """A token on its way to this rank."""
+
+    __slots__ = ("_at", "_fence", "_number", "_words")
+
+    def __init__(
+        self, words: memoryview, at: int, number: int, fence: Callable[[], None] | None
+    ) -> None:
+        self._words, self._at, self._number, self._fence = words, at, number, fence
+
+    def here(self) -> bool:
+        """Whether it has arrived."""
+        if self._words[self._at] != self._number:
+            return False
+        if self._fence:
+            self._fence()
+        return True
+
+    def read(self) -> Token:
+        """Its words, once it is here."""
+        words, at = self._words, self._at
+        return words[at + 1], words[at + 2], words[at + 3], words[at + 4]
+
+    def done(self) -> None:
+        """Tell the sender that it, and what it is about, has been read."""
+        if self._fence:
+            self._fence()
+        self._words[self._at + _TAKEN] = self._number
+
+
+def share(job: Job, nbytes: int) -> dict[int, mmap.mmap]:
+    """New memory of every rank of the node, by rank; collective over them.
+
+    It is anonymous (a memfd, reached through /proc), so it has no name that could stay behind in
+    /dev/shm when ranks are killed, and no size limit but the machine's.
+    """
+    handle = os.memfd_create("commbench")
+    os.ftruncate(handle, nbytes)
+    places = job.node.allgather((job.rank, os.getpid(), handle))
+    memory = {rank: _mapped(f"/proc/{pid}/fd/{number}", nbytes) for rank, pid, number in places}
+    # All have opened it: from here on the mappings keep the memory alive, and only they.
+    job.node.Barrier()
+    os.close(handle)
+    return memory
+
+
+def _mapped(path: str, nbytes: int) -> mmap.mmap:
+    handle = os.open(path, os.O_RDWR)
+    try:
+        return mmap.mmap(handle, nbytes)
+    finally:
+        os.close(handle)
+
+
+def _fence() -> Callable[[], None] | None:
+    """What keeps reads and writes in order: MPI's memory barrier, where the processor needs one."""
+    if platform.machine() in ("x86_64", "AMD64", "i686"):
+        # Stores become visible in order, and no load is put off beyond a later store.
+        return None
+    return MPI.Win.Create(None, comm=MPI.COMM_SELF).Sync
