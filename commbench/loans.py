@@ -64,11 +64,11 @@ def _mark_lent(plan: Cut, lends: Callable[[int], bool]) -> None:
 def _find_sums(plan: Cut, lends: Callable[[int], bool]) -> None:
     """Find the sums that can be written into the elements of those who lent them.
 
-    Only where a rank writes no more for others than they would for it, so that the work stays
+    Only where a rank writes little more for others than they write for it, so that the work stays
     divided: a single server would have to write everything while its workers wait.
     """
     received = plan.receivings
-    budget = sum(recv.stop - recv.start for recv in received if not recv.reduce)
+    budget = 1.5 * sum(recv.stop - recv.start for recv in received if not recv.reduce)
     if not budget or not any(lends(recv.source) for recv in received):
         return
     sent, written = _Spans(plan.sendings), _Spans(received)
