@@ -127,6 +127,12 @@ class Job:
             raise UserError(message)
         return result  # type: ignore[no-any-return]
 
+    def keep_on_root(self, action: Callable[[], T]) -> T | None:
+        """Run `action` on rank 0, which keeps its result; the others get None, or its UserError."""
+        kept: list[T] = []
+        self.on_root(lambda: kept.append(action()))
+        return kept[0] if kept else None
+
     def part(self, message: str) -> NoReturn:
         """End on bad input: one line for the job, exit status 2 on every rank."""
         # When all ranks meet the same error they leave together, and rank 0 speaks for them. A rank

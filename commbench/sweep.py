@@ -143,24 +143,22 @@ def sweep(job: Job, settings: SweepSettings, show: Callable[[Row], None]) -> lis
     transport = open_transport(settings.transport, job, arrays)
     hosts = job.all_gather_text(job.host)
     devices = job.all_gather_text(arrays.device)
-    made: list[RunFile] = []
-    job.on_root(
-        lambda: made.append(
-            _create(
-                settings,
-                plans=plans,
-                arrays=arrays,
-                transport=transport.name,
-                hosts=hosts,
-                devices=devices,
-            )
+    file = job.keep_on_root(
+        lambda: _create(
+            settings,
+            plans=plans,
+            arrays=arrays,
+            transport=transport.name,
+            hosts=hosts,
+            devices=devices,
         )
     )
-    if not made:
-        _Sweep(job, settings, plans=plans, transport=transport, file=None, show=show).run()
+    run = _Sweep(job, settings, plans=plans, transport=transport, file=file, show=show).run
+    if file is None:
+        run()
         return None
-    with made[0] as file:
-        rows = _Sweep(job, settings, plans=plans, transport=transport, file=file, show=show).run()
+    with file:
+        rows = run()
         wrong = sum(row.wrong or 0 for row in rows)
         file.finish(wrong=wrong)
     return rows

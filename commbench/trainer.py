@@ -87,10 +87,7 @@ def train(job: Job, settings: Settings) -> Outcome | None:
             devices=devices,
         )
 
-    # The file stays with rank 0; the others learn whether it could be made.
-    made: list[RunFile] = []
-    job.on_root(lambda: made.append(create()))
-    run_file = made[0] if made else None
+    run_file = job.keep_on_root(create)
     if run_file is None:
         _Run(job, settings, course, replica, None).run()
         return None

@@ -54,6 +54,18 @@ def test_rank_0_decides(job: Job) -> None:
         job.on_root(fails)
 
 
+def test_rank_0_keeps_what_cannot_travel(job: Job) -> None:
+    kept = job.keep_on_root(lambda: lambda: "no pickle of this")
+    assert (kept is not None) == (job.rank == 0)
+    assert kept is None or kept() == "no pickle of this"
+
+    def fails() -> None:
+        raise UserError("no such folder")
+
+    with pytest.raises(UserError, match="no such folder"):
+        job.keep_on_root(fails)
+
+
 def test_telemetry_brings_every_row_to_rank_0_in_order(job: Job) -> None:
     rows: list[tuple[int, int, list[float]]] = []
 
