@@ -205,7 +205,11 @@ def _start_mpi() -> MPI.Intracomm:
     # 24 MB over 3 or more ranks of a node.
     from mpi4py import MPI
 
-    return MPI.COMM_WORLD.Dup()
+    comm = MPI.COMM_WORLD.Dup()
+    # Nobody leaves Dup before all are past MPI_Init and have MPICH's memory mapped. Without its
+    # name, a job that is killed leaves nothing in /dev/shm.
+    launcher.unlink_shared_memory("mpich_shm_")
+    return comm
 
 
 @contextmanager

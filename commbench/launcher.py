@@ -40,8 +40,8 @@ def say_last_words(text: str) -> None:
         return
 
 
-def unlink_shared_memory() -> None:
-    """Remove the names of the shared memory this process has mapped.
+def unlink_shared_memory(prefix: str = "") -> None:
+    """Remove the names, those with this prefix, of the shared memory this process has mapped.
 
     MPI removes them in MPI_Finalize only, so each aborted job would leave some MB in /dev/shm. The
     memory itself lives on until its last process ends.
@@ -50,5 +50,5 @@ def unlink_shared_memory() -> None:
         lines = Path("/proc/self/maps").read_text().splitlines()
     except OSError:  # no Linux
         return
-    for path in {line.split()[5] for line in lines if " /dev/shm/" in line}:
+    for path in {line.split()[5] for line in lines if f" /dev/shm/{prefix}" in line}:
         Path(path).unlink(missing_ok=True)
