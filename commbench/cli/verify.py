@@ -17,17 +17,39 @@ if TYPE_CHECKING:
     from commbench.registry import Choice
 
 
+class Sizes(click.ParamType[list[int]]):
+    """Numbers of ranks: ``8``, ``1-33,44,64``."""
+
+    name = "ranks"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> list[int]:
+        """Read numbers and ranges, from 1."""
+        sizes: list[int] = []
+        for part in value.split(","):
+            first, dash, last = part.strip().partition("-")
+            bounds = (first, last) if dash else (first, first)
+            if not all(bound.isdecimal() and int(bound) for bound in bounds):
+                self.fail(f"{value!r} is not of the form 8 or 1-33,44,64, from 1", param, ctx)
+            if int(bounds[1]) < int(bounds[0]):
+                self.fail(f"{value!r}: write the lower number of {part} first", param, ctx)
+            sizes += range(int(bounds[0]), int(bounds[1]) + 1)
+        return sizes
+
+
 @click.command("verify")
 @click.option(
     "--exchange", required=True, help="NAME[@option=value...], by size tree:64K:ring, a,b,c or all."
 )
 @click.option(
     "--ranks",
-    "sizes",
-    type=click.IntRange(min=1),
+    "ranges",
+    type=Sizes(),
     multiple=True,
     required=True,
-    help="Number of ranks; repeat it for several.",
+    metavar="NUMBERS",
+    help="Numbers of ranks: 8, or 1-33,44,64; may be repeated.",
 )
 @click.option(
     "--count",
@@ -47,7 +69,7 @@ if TYPE_CHECKING:
 )
 def command(
     exchange: str,
-    sizes: tuple[int, ...],
+    ranges: tuple[list[int], ...],
     count: int,
     as_json: bool,
     export: Path | None,
@@ -58,11 +80,18 @@ def command(
     Plays all ranks symbolically and prints rounds, messages, and the bytes sent and received: by
     the busiest rank and by all together, counted from the schedule, beside the textbook formula.
     Exits with 1 when a schedule is wrong or does not cost what its formula says.
+
+    \b
+      commbench verify --exchange all --ranks 1-33,44,48,64,100,128
+
+    proves all there is, each exchange with its defaults, in about 20 seconds; it tells what it
+    leaves out because it does not run on some number of ranks.
     """
     from commbench.registry import admitted, parse_exchanges
     from commbench.verify import verify
 
     choices = parse_exchanges(exchange, take_topology_options(options))
+    sizes = list(dict.fromkeys(size for numbers in ranges for size in numbers))
     if export:
         _check_export(export, choices, sizes)
     refused: list[str] = []
@@ -87,7 +116,7 @@ def command(
         _export(export, choices[0], sizes[0])
 
 
-def _check_export(path: Path, choices: list[Choice], sizes: tuple[int, ...]) -> None:
+def _check_export(path: Path, choices: list[Choice], sizes: list[int]) -> None:
     if len(choices) > 1 or len(sizes) > 1:
         raise UserError(
             f"--export writes one exchange for one number of ranks, not {len(choices)} for "

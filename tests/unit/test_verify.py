@@ -60,3 +60,23 @@ def test_a_formula_that_drifted_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     code, text = run("--exchange", "toy", "--ranks", "3")
     assert code == 1
     assert "the formula says" in text
+
+
+def test_ranges_of_ranks() -> None:
+    code, text = run("--exchange", "tree", "--ranks", "1-3,8", "--ranks", "2,5", "--json")
+    assert code == 0
+    assert [verdict["ranks"] for verdict in json.loads(text)] == [1, 2, 3, 8, 5]
+
+
+@pytest.mark.parametrize("ranks", ["0", "0-3", "8-4", "-3", "3-", "1,,2", "many", "1-2-3", ""])
+def test_impossible_numbers_of_ranks_are_told(ranks: str) -> None:
+    code, text = run("--exchange", "tree", "--ranks", ranks)
+    assert code == 2
+    assert "--ranks" in text
+
+
+def test_all_leaves_out_what_does_not_fit_and_says_so() -> None:
+    code, text = run("--exchange", "all", "--ranks", "2-4")
+    assert code == 0
+    assert text.count("left out") == 1
+    assert "left out: --exchange halving-doubling on 3 ranks: works on powers of two" in text
