@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 import torch
 
 from commbench.arrays import arrays_for
 from commbench.job import Job
+from commbench.load import least, loads
 from commbench.plans import Plans, plan_all, prove_all
 from commbench.record import Bucket, RunFile, default_path, training_groups
 from commbench.registry import Choice
-from commbench.schedule import Schedule, traffic
+from commbench.schedule import Schedule
 from commbench.telemetry import PHASES
 from commbench.workloads.data import Dataset, load_data, order
 from commbench.workloads.recipes.recipe import Plan, Recipe, load_recipe
@@ -139,9 +140,6 @@ def create_run_file(
         UserError: there is a file of this name, or none can be made.
     """
     count, itemsize = gradient.numel(), gradient.element_size()
-    algorithm = course.algorithm(count * itemsize)
-    moved = [traffic(schedule, count) for schedule in course.schedules(count * itemsize)]
-    known = algorithm.name != "native"
     path = settings.output
     if path is None:
         stem = f"train-{settings.model}-{settings.exchange.spec}-n{len(hosts)}"
@@ -178,15 +176,25 @@ def create_run_file(
             ranks=len(hosts),
             phases=PHASES,
             evaluations=len(course.evaluate_after),
-            buckets=[
-                Bucket(
-                    count * itemsize,
-                    algorithm.spec,
-                    [one.messages_sent for one in moved] if known else None,
-                    [one.messages_received for one in moved] if known else None,
-                    [one.elements_sent * itemsize for one in moved] if known else None,
-                    [one.elements_received * itemsize for one in moved] if known else None,
-                )
-            ],
+            buckets=[_bucket(course, count, itemsize)],
         ),
+    )
+
+
+def _bucket(course: Course, count: int, itemsize: int) -> Bucket:
+    """What an exchange of so many elements makes each rank send and receive."""
+    nbytes = count * itemsize
+    schedules = course.schedules(nbytes)
+    bucket = Bucket(
+        nbytes, course.algorithm(nbytes).spec, bound_bytes=float(least(schedules) * nbytes)
+    )
+    moved = loads(schedules, count)
+    if moved is None:
+        return bucket
+    return replace(
+        bucket,
+        messages_sent=[one.messages_sent for one in moved],
+        messages_received=[one.messages_received for one in moved],
+        bytes_sent=[one.elements_sent * itemsize for one in moved],
+        bytes_received=[one.elements_received * itemsize for one in moved],
     )

@@ -16,10 +16,11 @@ from commbench.arrays import Arrays, arrays_for
 from commbench.errors import UserError
 from commbench.exchange import Exchange
 from commbench.job import Job
+from commbench.load import by_library, hottest, least
 from commbench.plans import Plans, plan_all, prove_all
 from commbench.record import RunFile, default_path, sweep_groups
 from commbench.registry import Choice
-from commbench.schedule import AllReduce, Schedule, traffic
+from commbench.schedule import Schedule
 from commbench.sweep_table import Row
 from commbench.transport import Transport, open_transport
 
@@ -261,11 +262,10 @@ class _Sweep:
         reduces = any(plan.reduces for plan in candidate.schedules)
         # Nothing is exchanged by the floor, so it has no bandwidth.
         rate = size / median / 1e9 if reduces else math.nan
-        bound = 2 * (ranks - 1) / ranks
-        hottest = _hottest(candidate.schedules, count) * itemsize
+        moved = hottest(candidate.schedules, count) * itemsize
         return Row(
             exchange=candidate.choice.spec,
-            transport="mpi" if _native(candidate.schedules) else self.transport.name,
+            transport="mpi" if by_library(candidate.schedules) else self.transport.name,
             size=size,
             count=count,
             dtype=self.settings.dtype,
@@ -276,10 +276,10 @@ class _Sweep:
                 "max": 1e6 * float(slowest.max()),
             },
             alg_bw=rate,
-            bus_bw=rate * bound,
-            link_bw=hottest / median / 1e9 if reduces else math.nan,
-            hottest_bytes=hottest,
-            bound_bytes=size * bound,
+            bus_bw=rate * 2 * (ranks - 1) / ranks,
+            link_bw=moved / median / 1e9 if reduces else math.nan,
+            hottest_bytes=moved,
+            bound_bytes=float(size * least(candidate.schedules)),
             wrong=wrong if self.settings.check and reduces else None,
         )
 
@@ -287,23 +287,6 @@ class _Sweep:
 def _counts(sizes_bytes: Sequence[int], arrays: Arrays) -> list[int]:
     """Whole elements in each size, each count once: 1, 2 and 3 bytes are all no float32."""
     return list(dict.fromkeys(size // arrays.kind.itemsize for size in sizes_bytes))
-
-
-def _hottest(schedules: Sequence[Schedule], count: int) -> float:
-    """Elements through the busiest rank, in the direction that has more of them.
-
-    NaN where the library sums any of it: nobody knows what that moves.
-    """
-    if _native(schedules):
-        return math.nan
-    moved = [traffic(schedule, count) for schedule in schedules]
-    return max(max(one.elements_sent, one.elements_received) for one in moved)
-
-
-def _native(schedules: Sequence[Schedule]) -> bool:
-    """Whether the library's own all-reduce has a part in it."""
-    steps = (step for schedule in schedules for step in schedule.rounds)
-    return any(isinstance(op, AllReduce) for step in steps for op in step.ops)
 
 
 def _create(
@@ -321,10 +304,7 @@ def _create(
         [choice.for_bytes(count * itemsize, len(hosts)).spec for choice in settings.exchanges]
         for count in counts
     ]
-    hottest = [
-        [_hottest(plans[spec], count) * itemsize for spec in row]
-        for count, row in zip(counts, algorithms, strict=True)
-    ]
+    cells = [[(plans[spec], n) for spec in row] for n, row in zip(counts, algorithms, strict=True)]
     path = settings.output or default_path(settings.results, f"sweep-n{len(hosts)}")
     return RunFile.create(
         path,
@@ -340,7 +320,8 @@ def _create(
             exchanges=[choice.spec for choice in settings.exchanges],
             iterations=settings.iterations,
             ranks=len(hosts),
-            hottest_rank_bytes=hottest,
+            hottest_rank_bytes=[[hottest(*cell) * itemsize for cell in row] for row in cells],
+            bound_bytes=[[float(least(plan) * n * itemsize) for plan, n in row] for row in cells],
             algorithms=algorithms,
         ),
     )

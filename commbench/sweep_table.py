@@ -26,7 +26,7 @@ class Row:
         alg_bw, bus_bw, link_bw: GB/s (1e9) from the median; NaN for `none`, and link_bw for
             `native`.
         hottest_bytes: sent or received by the busiest rank, the greater; NaN for `native`.
-        bound_bytes: the least any all-reduce can move through a rank.
+        bound_bytes: the least any all-reduce can move through its busiest rank.
         wrong: elements with a wrong sum over all ranks and iterations; None if not checked.
     """
 

@@ -21,7 +21,7 @@ STEPS, RANKS, EVALUATIONS = 5, 3, 2
 
 def training(steps: int = STEPS) -> list[Group]:
     buckets = [
-        Bucket(4000, "ring", [4, 4, 4], [4, 4, 4], [5332, 5332, 5336], [5336, 5332, 5332]),
+        Bucket(4000, "ring", [4, 4, 4], [4, 4, 4], [5332, 5332, 5336], [5336, 5332, 5332], 5333.0),
         Bucket(800, "native"),
     ]
     return training_groups(

@@ -56,6 +56,12 @@ def test_the_number_of_ranks_changes_the_loss_by_rounding_only(
     assert file.attrs["status"] == "completed"
     assert (file.attrs["ranks"], file.attrs["exchange"]) == (ranks, exchange)
     assert np.isfinite(file["timing/seconds"][:]).all()
+    moved = file["exchange"]
+    known = exchange != "native"
+    assert np.isfinite(moved["bytes_sent"][:]).all() == known
+    assert np.isfinite(moved["hottest_rank_bytes"][:]).all() == known
+    least = 2 * (ranks - 1) / ranks * moved["bytes"][:]
+    np.testing.assert_allclose(moved["bound_bytes"][:], least)
 
 
 def test_the_same_seed_gives_the_same_bits(folder: Path) -> None:

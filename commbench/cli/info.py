@@ -13,7 +13,10 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 # Computed by the summary and shown in tables of their own, or not worth a row.
-_APART = {"file", "format", "status", "phases_s", "sweep", "options", "versions", "environment"}
+_APART = {
+    *("file", "format", "status", "phases_s", "sweep", "buckets"),
+    *("options", "versions", "environment"),
+}
 
 
 @click.command("info")
@@ -73,6 +76,8 @@ def _run_tables(run: dict[str, Any]) -> list[Table]:
     if "phases_s" in run:
         medians = {name: _milliseconds(value) for name, value in run["phases_s"].items()}
         tables.append(_pairs("median over ranks and steps", medians))
+    if run.get("buckets"):
+        tables.append(_bucket_table(run["buckets"]))
     if "sweep" in run:
         tables.append(_sweep_table(run["sweep"]))
     return tables
@@ -87,6 +92,24 @@ def _pairs(title: str, values: dict[str, Any]) -> Table:
     table.add_column(overflow="fold")
     for name, value in values.items():
         table.add_row(Text(name), Text(_text(value)))
+    return table
+
+
+def _bucket_table(buckets: list[dict[str, Any]]) -> Table:
+    from rich.table import Table
+
+    table = Table(title="one exchange of each bucket", title_justify="left", box=None)
+    table.add_column("exchange")
+    for heading in ("size (B)", "messages", "hottest rank", "moves (B)", "of the least possible"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for bucket in buckets:
+        numbers = ("bytes", "messages", "hottest_rank", "hottest_rank_bytes")
+        percent = bucket["percent_of_bound"]
+        table.add_row(
+            bucket["algorithm"],
+            *(_text(bucket[name]) for name in numbers),
+            "-" if math.isnan(percent) else f"{percent:.1f} %",
+        )
     return table
 
 
@@ -120,6 +143,8 @@ def _text(value: object) -> str:
         return ", ".join(f"{key} {_text(item)}" for key, item in value.items()) or "-"
     if isinstance(value, list):
         return ", ".join(map(_text, value)) or "-"
+    if isinstance(value, float) and math.isnan(value):
+        return "-"
     if isinstance(value, float):
         return f"{value:.0f}" if value.is_integer() else f"{value:.5g}"
     return str(value) or "-"

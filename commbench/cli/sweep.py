@@ -94,7 +94,8 @@ def command(**options: Any) -> None:
     busbw     algbw * 2(p-1)/p for p ranks: what the link of a rank of a ring carries
     hottest   what this algorithm's busiest rank sends or receives, the greater,
               in buffer sizes
-    bound     2(p-1)/p: the least that any all-reduce moves through a rank
+    bound     2(p-1)/p: the least that any all-reduce moves through its busiest rank
+              (with ranks that only serve beside w workers: 2(w-1)/p, but at least 1)
     linkbw    algbw * hottest: what the link of the busiest rank carried
     #wrong    elements with a wrong sum, over all workers and iterations (--check)
 

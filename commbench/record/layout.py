@@ -1,5 +1,6 @@
 """The tables of a run file: which variables over which dimensions, in which units."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -74,7 +75,8 @@ class Bucket:
     """One gradient bucket and what one exchange of it makes each rank send and receive.
 
     The per-rank sequences have one entry a rank; None where nobody can know (`native`: the MPI
-    library does not tell what it sends).
+    library does not tell what it sends). `bound_bytes` is the least that any all-reduce moves
+    through its busiest rank.
     """
 
     bytes: int
@@ -83,6 +85,12 @@ class Bucket:
     messages_received: Sequence[float] | None = None
     bytes_sent: Sequence[float] | None = None
     bytes_received: Sequence[float] | None = None
+    bound_bytes: float = math.nan
+
+    @property
+    def hottest_rank_bytes(self) -> float:
+        """What the busiest rank sends or receives, the greater; NaN if unknown."""
+        return max([*(self.bytes_sent or [math.nan]), *(self.bytes_received or [math.nan])])
 
 
 def training_groups(
@@ -145,17 +153,21 @@ def sweep_groups(
     iterations: int,
     ranks: int,
     hottest_rank_bytes: ArrayLike | None = None,
+    bound_bytes: ArrayLike | None = None,
     algorithms: Sequence[Sequence[str]] | None = None,
 ) -> list[Group]:
     """The one group of a sweep, /sweep.
 
     To fill: `sweep/seconds` (sizes, exchanges, iterations, ranks) and `sweep/wrong` (sizes,
-    exchanges), both float64; also `sweep/hottest_rank_bytes` (sizes, exchanges) unless it is
-    given here. `algorithms` (sizes, exchanges) are what the exchanges come down to at each size,
-    where that is not themselves.
+    exchanges), both float64; also `sweep/hottest_rank_bytes` and `sweep/bound_bytes` (sizes,
+    exchanges) unless they are given here. `algorithms` (sizes, exchanges) are what the exchanges
+    come down to at each size, where that is not themselves.
     """
     cell = ("size_bytes", "exchange")
-    hottest = None if hottest_rank_bytes is None else np.asarray(hottest_rank_bytes, np.float64)
+
+    def table(values: ArrayLike | None) -> NDArray[np.float64] | None:
+        return None if values is None else np.asarray(values, np.float64)
+
     return [
         Group(
             "sweep",
@@ -181,7 +193,13 @@ def sweep_groups(
                     cell,
                     "bytes the busiest rank sends or receives in one exchange, the greater",
                     "byte",
-                    data=hottest,
+                    data=table(hottest_rank_bytes),
+                ),
+                "bound_bytes": Variable(
+                    cell,
+                    "the least that any all-reduce moves through its busiest rank",
+                    "byte",
+                    data=table(bound_bytes),
                 ),
             },
         )
@@ -228,6 +246,18 @@ def _exchange_group(ranks: int, buckets: Sequence[Bucket]) -> Group:
                 "bytes received by the rank in one exchange",
                 "byte",
                 data=per_rank([b.bytes_received for b in buckets]),
+            ),
+            "hottest_rank_bytes": Variable(
+                ("bucket",),
+                "bytes the busiest rank sends or receives in one exchange, the greater",
+                "byte",
+                data=np.array([b.hottest_rank_bytes for b in buckets], np.float64),
+            ),
+            "bound_bytes": Variable(
+                ("bucket",),
+                "the least that any all-reduce moves through its busiest rank",
+                "byte",
+                data=np.array([b.bound_bytes for b in buckets], np.float64),
             ),
         },
     )

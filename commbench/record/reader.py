@@ -66,7 +66,9 @@ def summary(path: Path) -> dict[str, Any]:
     All attributes, and:
     of training: steps, steps_recorded, epochs, loss_first, loss_last, images_per_s (median),
     phases_s (phase: median over ranks and steps), evaluations_recorded, top1, top5 (the last
-    evaluation's, unless the run itself named its final ones);
+    evaluation's, unless the run itself named its final ones) and `buckets`, a list of one dict for
+    each: bytes, algorithm, messages (sent by all ranks), hottest_rank (the first of them),
+    hottest_rank_bytes, bound_bytes, percent_of_bound; NaN where the library sums;
     of a sweep: samples, samples_recorded and `sweep`, a list of one dict for each exchange and
     size that was measured: exchange, size_bytes, iterations, median_s (median over iterations of
     the slowest rank), hottest_rank_bytes, wrong.
@@ -81,6 +83,8 @@ def summary(path: Path) -> dict[str, Any]:
         if "eval" in file:
             # what the run itself named final goes before the last evaluation
             result |= {k: v for k, v in _evaluation(file).items() if k not in result}
+        if "exchange" in file and "bound_bytes" in file["exchange"]:  # not in the earliest files
+            result["buckets"] = _buckets(file["exchange"])
         if "sweep" in file:
             result |= _sweep(file["sweep"])
     return result
@@ -139,6 +143,28 @@ def _evaluation(file: Any) -> dict[str, Any]:
         result["top1"] = float(table["top1"][rows[-1]])
         result["top5"] = float(table["top5"][rows[-1]])
     return result
+
+
+def _buckets(table: Any) -> list[dict[str, Any]]:
+    per_rank = zip(
+        table["messages_sent"], table["bytes_sent"], table["bytes_received"], strict=True
+    )
+    totals = zip(table["hottest_rank_bytes"], table["bound_bytes"], strict=True)
+    columns = zip(table["bytes"], table["algorithm"].asstr(), per_rank, totals, strict=True)
+    return [
+        {
+            "bytes": int(size),
+            "algorithm": algorithm,
+            "messages": float(messages.sum()),
+            "hottest_rank": (
+                math.nan if math.isnan(hottest) else int(np.argmax(np.maximum(sent, received)))
+            ),
+            "hottest_rank_bytes": float(hottest),
+            "bound_bytes": float(bound),
+            "percent_of_bound": 100 * float(hottest / bound) if bound else math.nan,
+        }
+        for size, algorithm, (messages, sent, received), (hottest, bound) in columns
+    ]
 
 
 def _sweep(table: Any) -> dict[str, Any]:

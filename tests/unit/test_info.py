@@ -15,12 +15,21 @@ import commbench
 from commbench import environment
 from commbench.cli.info import command
 from commbench.errors import UserError
-from commbench.record import RunFile, sweep_groups, training_groups
+from commbench.record import Bucket, RunFile, sweep_groups, training_groups
 
 
 def started(path: Path, *, kind: str = "train") -> RunFile:
     groups = {
-        "train": training_groups(steps=4, ranks=2, phases=["forward", "exchange"], evaluations=1),
+        "train": training_groups(
+            steps=4,
+            ranks=2,
+            phases=["forward", "exchange"],
+            evaluations=1,
+            buckets=[
+                Bucket(4096, "tree", [1, 1], [1, 1], [4096, 4096], [4096, 4096], 4096.0),
+                Bucket(512, "native", bound_bytes=512.0),
+            ],
+        ),
         "sweep": sweep_groups(
             sizes_bytes=[1024, 4096],
             exchanges=["ring", "parameter-server"],
@@ -86,6 +95,8 @@ def test_tables_of_a_killed_run(tmp_path: Path) -> None:
     assert "top1 0.875" in lines
     assert "forward 250.000 ms" in lines
     assert "lr 0.05" in lines
+    assert "tree 4096 2 0 4096 100.0 %" in lines
+    assert "native 512 - - - -" in lines
 
 
 def test_tables_of_a_run_killed_before_its_first_step(tmp_path: Path) -> None:

@@ -40,6 +40,15 @@ def test_summary_of_a_completed_run(tmp_path: Path) -> None:
     assert (told["model"], told["parameters"], told["ranks"]) == ("nin", 1000, RANKS)
 
 
+def test_summary_tells_the_hottest_rank_of_each_bucket(tmp_path: Path) -> None:
+    ring, native = summary(create(tmp_path / "run.h5").path)["buckets"]
+    assert (ring["algorithm"], ring["bytes"], ring["messages"]) == ("ring", 4000, 12)
+    assert (ring["hottest_rank"], ring["hottest_rank_bytes"]) == (0, 5336)
+    assert ring["percent_of_bound"] == pytest.approx(100 * 5336 / 5333)
+    assert math.isnan(native["hottest_rank"])
+    assert math.isnan(native["percent_of_bound"])
+
+
 def test_summary_of_a_killed_run_takes_the_last_evaluation(tmp_path: Path) -> None:
     run = create(tmp_path / "run.h5")
     fill_steps(run, 2)
