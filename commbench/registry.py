@@ -1,7 +1,8 @@
 """Finds the exchanges by entry point and reads them from the command line.
 
 `NAME[@option=value...]` is one exchange for buffers of every size, `tree:64K:ring` one by size. In
-place of a name, the path of an MSCCL file ``algo.xml`` makes an exchange of what it holds.
+place of a name, the path of an MSCCL file ``algo.xml`` makes an exchange of what it holds; `specs`
+tells how a path is written that has one of these characters.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from types import ModuleType, SimpleNamespace
 from commbench.errors import UserError
 from commbench.msccl import read
 from commbench.schedule import ClosedForm, Schedule
+from commbench.specs import RULE, escape, split, unescape
 from commbench.units import Bytes
 
 GROUP = "commbench.topologies"
@@ -44,7 +46,9 @@ class Choice:
     @property
     def spec(self) -> str:
         """The text that chooses this exchange: ``parameter-server@server=dedicated``."""
-        own = "@".join([self.name, *(f"{key}={value}" for key, value in self.options.items())])
+        own = "@".join(
+            [escape(self.name), *(f"{key}={value}" for key, value in self.options.items())]
+        )
         return ":".join([*(f"{choice.spec}:{limit}" for limit, choice in self.smaller), own])
 
     @property
@@ -161,9 +165,10 @@ def parse_exchange(spec: str, options: Mapping[str, str] | None = None) -> Choic
     Raises:
         UserError: unknown exchange, unknown option or impossible value.
     """
-    if ":" in spec:
+    if len(split(spec, ":")) > 1:
         return _parse_by_size(spec, options or {})
-    name, *pairs = spec.split("@")
+    written, *pairs = split(spec, "@")
+    name = unescape(written)
     module = _module(name)
     given = dict(options or {})
     for pair in pairs:
@@ -186,7 +191,7 @@ def parse_exchanges(specs: str, options: Mapping[str, str] | None = None) -> lis
     Raises:
         UserError: as `parse_exchange`, an exchange named twice, or an option that none takes.
     """
-    names = topology_names() if specs == "all" else [spec.strip() for spec in specs.split(",")]
+    names = topology_names() if specs == "all" else [spec.strip() for spec in split(specs, ",")]
     choices = _parse_each(names, options or {})
     chosen = [choice.spec for choice in choices]
     twice = sorted({spec for spec in chosen if chosen.count(spec) > 1})
@@ -210,11 +215,11 @@ def admitted(choices: list[Choice], size: int) -> tuple[list[Choice], list[str]]
 
 
 def _parse_by_size(spec: str, options: Mapping[str, str]) -> Choice:
-    names, sizes = spec.split(":")[::2], spec.split(":")[1::2]
+    names, sizes = split(spec, ":")[::2], split(spec, ":")[1::2]
     if len(names) == len(sizes) or "" in names:
         raise UserError(
             f"--exchange {spec}: write NAME:SIZE:NAME, such as tree:64K:halving-doubling:1M:ring; "
-            "the last one sums all longer buffers"
+            f"the last one sums all longer buffers{f' ({RULE})' if '.xml' in spec else ''}"
         )
     try:
         limits = [Bytes(text) for text in sizes]
@@ -230,7 +235,11 @@ def _parse_by_size(spec: str, options: Mapping[str, str]) -> Choice:
 def _parse_each(specs: list[str], options: Mapping[str, str]) -> list[Choice]:
     """Read several, each with those of the options that it takes."""
     taken = [
-        {key for part in spec.split(":")[::2] for key in topology_options(part.split("@")[0])}
+        {
+            key
+            for part in split(spec, ":")[::2]
+            for key in topology_options(unescape(split(part, "@")[0]))
+        }
         for spec in specs
     ]
     for key in options:
@@ -249,7 +258,7 @@ def _module(name: str) -> ModuleType | SimpleNamespace:
     if name not in entries:
         raise UserError(
             f"no exchange {name!r}: choose from {', '.join(topology_names())}, or give the path of "
-            "an MSCCL file, algo.xml"
+            f"an MSCCL file, algo.xml ({RULE})"
         )
     module = entries[name].load()
     assert isinstance(module, ModuleType), f"{name}: the entry point must name a module"
@@ -260,7 +269,7 @@ def _from_file(path: str) -> SimpleNamespace:
     try:
         text = Path(path).read_text(encoding="utf-8")
     except OSError as error:
-        raise UserError(f"cannot read the exchange {path}: {error.strerror}") from error
+        raise UserError(f"cannot read the exchange {path}: {error.strerror} ({RULE})") from error
     except UnicodeDecodeError as error:
         raise UserError(f"cannot read the exchange {path}: not UTF-8 text") from error
     schedules = _schedules(text, path)

@@ -9,7 +9,7 @@ really ran.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -44,35 +44,43 @@ class Row:
     wrong: int | None
 
 
-def table_header(facts: Mapping[str, object]) -> Iterator[str]:
-    """The ``#`` lines before the rows."""
+_NAME_WIDTH = 24
+
+
+def name_width(exchanges: Iterable[str]) -> int:
+    """The width of the column that holds the names of all exchanges."""
+    return max(_NAME_WIDTH, *(len(name) for name in exchanges))
+
+
+def table_header(facts: Mapping[str, object], width: int = _NAME_WIDTH) -> Iterator[str]:
+    """The ``#`` lines before the rows, the names of exchanges `width` characters wide."""
     for name, value in facts.items():
         yield f"# {name}: {value}"
     yield "#"
     yield (
-        f"#{'size':>11} {'count':>11} {'type':>9} {'redop':>6} {'root':>5} {'exchange':<24}"
+        f"#{'size':>11} {'count':>11} {'type':>9} {'redop':>6} {'root':>5} {'exchange':<{width}}"
         f" {'min':>10} {'median':>10} {'p99':>10} {'max':>10}"
         f" {'algbw':>8} {'busbw':>8} {'hottest':>8} {'bound':>6} {'linkbw':>8} {'#wrong':>7}"
     )
     yield (
-        f"#{'(B)':>11} {'(elements)':>11} {'':>9} {'':>6} {'':>5} {'':<24}"
+        f"#{'(B)':>11} {'(elements)':>11} {'':>9} {'':>6} {'':>5} {'':<{width}}"
         f" {'(us)':>10} {'(us)':>10} {'(us)':>10} {'(us)':>10}"
         f" {'(GB/s)':>8} {'(GB/s)':>8} {'(x size)':>8} {'(x)':>6} {'(GB/s)':>8} {'':>7}"
     )
 
 
-def table_row(row: Row) -> str:
+def table_row(row: Row, width: int = _NAME_WIDTH) -> str:
     """One line of the table."""
 
-    def number(value: float, width: int, digits: int = 2) -> str:
-        return f"{'N/A':>{width}}" if math.isnan(value) else f"{value:>{width}.{digits}f}"
+    def number(value: float, wide: int, digits: int = 2) -> str:
+        return f"{'N/A':>{wide}}" if math.isnan(value) else f"{value:>{wide}.{digits}f}"
 
     times = " ".join(number(row.time_us[name], 10, 1) for name in ("min", "median", "p99", "max"))
     hottest = row.hottest_bytes / row.size if row.size else math.nan
     bound = row.bound_bytes / row.size if row.size else math.nan
     wrong = "N/A" if row.wrong is None else str(row.wrong)
     return (
-        f" {row.size:>11} {row.count:>11} {row.dtype:>9} {'sum':>6} {-1:>5} {row.exchange:<24}"
+        f" {row.size:>11} {row.count:>11} {row.dtype:>9} {'sum':>6} {-1:>5} {row.exchange:<{width}}"
         f" {times} {number(row.alg_bw, 8)} {number(row.bus_bw, 8)} {number(hottest, 8)}"
         f" {number(bound, 6)} {number(row.link_bw, 8)} {wrong:>7}"
     )

@@ -24,6 +24,7 @@ from commbench import environment
 from commbench.errors import UserError
 from commbench.job import Job
 from commbench.registry import Choice, admitted
+from commbench.specs import split
 from commbench.units import Bytes
 
 AUTO = "auto"
@@ -248,7 +249,7 @@ def resolve_auto(
     Raises:
         UserError: on every rank, if this setting was not tuned.
     """
-    names = [spec.strip() for spec in specs.split(",")]
+    names = [spec.strip() for spec in split(specs, ",")]
     if AUTO not in names:
         return specs
     setting = setting_of(job, device=device, dtype=dtype, transport=transport)

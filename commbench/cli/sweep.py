@@ -63,7 +63,7 @@ def measuring_options(function: F) -> F:
     default="all",
     show_default=True,
     help="NAME[@option=value...], by size tree:64K:ring, or auto (see `commbench tune`); several "
-    "with commas, or all.",
+    "with commas, or all. In the path of an .xml file a backslash goes before , @ : and \\.",
 )
 @measuring_options
 @click.option("-i", "--stepbytes", type=Size(), help="Raise the size by this much each time.")
@@ -187,13 +187,14 @@ class _Table:
 
     def row(self, row: Row) -> None:
         """Print a row, after the header if it is the first."""
-        from commbench.sweep_table import table_header, table_row
+        from commbench.sweep_table import name_width, table_header, table_row
 
+        width = name_width(choice.spec for choice in self.settings.exchanges)
         if not self.begun:
             self.begun = True
-            for line in table_header(self.facts(row.transport)):
+            for line in table_header(self.facts(row.transport), width):
                 print(line, file=self.stream)
-        print(table_row(row), file=self.stream, flush=True)
+        print(table_row(row, width), file=self.stream, flush=True)
 
     def facts(self, transport: str) -> dict[str, object]:
         """What the ``#`` lines tell."""

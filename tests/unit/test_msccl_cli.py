@@ -10,6 +10,7 @@ from commbench.cli.verify import command
 from commbench.errors import UserError
 from commbench.proof import prove
 from commbench.registry import parse_exchange, parse_exchanges
+from commbench.specs import escape
 
 FILES = Path(__file__).parent.parent / "msccl"
 RING4 = str(FILES / "ring4.xml")
@@ -55,6 +56,26 @@ def test_what_cannot_be_read_is_told(tmp_path: Path) -> None:
     broken.write_text("<algo")
     with pytest.raises(UserError, match=r"broken\.xml: not XML"):
         parse_exchange(str(broken))
+
+
+@pytest.mark.parametrize("name", ["a,b.xml", "ring@4.xml", "12:30.xml", r"\a\,b@c:d.xml"])
+def test_a_path_may_have_any_character(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    path.write_text(Path(RING4).read_text())
+    written = escape(str(path))
+    choice = parse_exchange(written)
+    assert choice.name == str(path)
+    assert choice.spec == written
+    tree, by_size, alone = parse_exchanges(f"tree,ring:4K:{written},{written}", {"segments": "2"})
+    assert tree.spec == "tree@segments=2"
+    assert [part.name for part in by_size.parts(4)] == ["ring", str(path)]
+    assert by_size.spec == f"ring@segments=2:4K:{written}"
+    assert alone.spec == written
+    code, text = run("--exchange", written, "--ranks", "4", "--json")
+    assert (code, json.loads(text)[0]["ok"]) == (0, True)
+    # Without the backslashes it is refused, with the rule.
+    with pytest.raises(UserError, match="write a backslash before each comma, @, : and backslash"):
+        parse_exchanges(str(path))
 
 
 def test_a_changed_file_is_read_again(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ import pytest
 from commbench.cli.sweep import Size
 from commbench.errors import UserError
 from commbench.sweep import fill, step_sizes, turn_order
-from commbench.sweep_table import Row, table_footer, table_row
+from commbench.sweep_table import Row, name_width, table_footer, table_header, table_row
 
 COMMBENCH = str(Path(sys.executable).parent / "commbench")
 
@@ -91,6 +91,18 @@ def test_the_table_tells_size_times_and_the_hottest_rank_beside_the_bound() -> N
     assert table_row(row()).split() == cells.split()
     unknown = row(exchange="native", hottest_bytes=math.nan, link_bw=math.nan, wrong=None)
     assert table_row(unknown).split()[-4:] == ["N/A", "1.50", "N/A", "N/A"]
+
+
+def test_columns_line_up_whatever_the_names() -> None:
+    names = ["tree", "native:32K:hierarchical@group=4@inner=tree@outer=ring:1M:ring@segments=4"]
+    width = name_width(names)
+    lines = [*table_header({}, width)][1:] + [
+        table_row(row(exchange=name), width) for name in names
+    ]
+    assert len({len(line) for line in lines}) == 1
+    assert len({line.index("1.0  ") for line in lines[2:]}) == 1
+    assert lines[0].index("min") + len("min") == lines[2].index("1.0 ") + len("1.0")
+    assert name_width(["tree"]) == 24
 
 
 def test_the_footer_counts_wrong_values_and_leaves_the_floor_out_of_the_average() -> None:
