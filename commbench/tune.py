@@ -7,6 +7,7 @@ element type and transport. ``--exchange auto`` looks its own setting up in it.
 from __future__ import annotations
 
 import json
+import math
 import os
 import secrets
 from collections.abc import Sequence
@@ -23,13 +24,15 @@ import commbench
 from commbench import environment
 from commbench.errors import UserError
 from commbench.job import Job
+from commbench.paired import RISK, ratios_to, rounds_needed
 from commbench.registry import Choice, admitted
 from commbench.specs import split
 from commbench.units import Bytes
 
 AUTO = "auto"
+NATIVE = "native"
 _FORMAT = "commbench tuning"
-_VERSION = 1
+_VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -65,11 +68,15 @@ class Tuned:
     """An answer.
 
     Attributes:
-        exchange: the choice by size, ``native:32K:ring``.
+        exchange: the choice by size, ``native:32767:ring:1M:native``.
         sizes_bytes: the buffers that were measured.
         fastest: the exchange for each.
         median_s: its median for each, of the slowest rank.
         native_s: the library's own, NaN where it was not a candidate.
+        rounds: how often each was measured; `rounds_needed` to show anything.
+        against_native: for every other candidate and each size, the median of its times over
+            native's, round by round, between the interval's ends: [low, median, high]. Empty where
+            native was not a candidate.
     """
 
     exchange: str
@@ -77,6 +84,9 @@ class Tuned:
     fastest: list[str]
     median_s: list[float]
     native_s: list[float]
+    rounds: int
+    rounds_needed: int
+    against_native: dict[str, list[list[float]]]
 
 
 def default_file() -> Path:
@@ -127,59 +137,80 @@ def candidates(choices: Sequence[Choice], size: int, *, every: bool) -> list[Cho
     return fit
 
 
-def pick(names: Sequence[str], seconds: NDArray[np.float64]) -> list[int]:
-    """The fastest exchange at each size.
+def choose(
+    sizes_bytes: Sequence[int],
+    names: Sequence[str],
+    cost: NDArray[np.float64],
+    admissible: NDArray[np.bool_],
+) -> tuple[list[str], str]:
+    """The exchange for each measured size, and one choice for all sizes.
 
-    That is the one of the lowest median; but the library's own, ``native``, unless the other is
-    faster than it both in the median and in the median of the ratios iteration by iteration.
+    Between two measured sizes only what is admissible at both may be chosen, and beyond the
+    smallest and the largest only ``native``; without it among the names, their own exchange.
 
     Args:
+        sizes_bytes: increasing.
         names: of the exchanges.
-        seconds: ``(sizes, exchanges, iterations, ranks)``.
-
-    Returns:
-        For each size an index of `names`.
+        cost: ``(sizes, exchanges)``, the lowest is chosen.
+        admissible: ``(sizes, exchanges)``, at least one for any two sizes.
     """
-    slowest = seconds.max(axis=3)
-    medians = np.median(slowest, axis=2)
-    if "native" not in names:
-        return [int(best) for best in medians.argmin(axis=1)]
-    own = list(names).index("native")
-    ratios = np.median(slowest / slowest[:, own : own + 1], axis=2)
-    faster = (medians < medians[:, own : own + 1]) & (ratios < 1)
-    faster[:, own] = True
-    return [int(best) for best in np.where(faster, medians, np.inf).argmin(axis=1)]
+
+    def cheapest(costs: NDArray[np.float64], fit: NDArray[np.bool_]) -> str:
+        return names[int(np.where(fit, costs, np.inf).argmin())]
+
+    fastest = [cheapest(*row) for row in zip(cost, admissible, strict=True)]
+    steps = [(sizes_bytes[0], fastest[0])]
+    for low, high in pairwise(range(len(sizes_bytes))):
+        between = cheapest(cost[low] * cost[high], admissible[low] & admissible[high])
+        steps += [(sizes_bytes[high] - 1, between), (sizes_bytes[high], fastest[high])]
+    if NATIVE in names:
+        steps = [(sizes_bytes[0] - 1, NATIVE), *steps, (steps[-1][0] + 1, NATIVE)]
+    return fastest, merge(steps)
 
 
-def merge(sizes_bytes: Sequence[int], fastest: Sequence[str]) -> str:
-    """One choice by size; an exchange holds up to the last size at which it was the fastest."""
-    spec = ""
-    for (size, name), (_, following) in pairwise(zip(sizes_bytes, fastest, strict=True)):
-        if name != following:
-            spec += f"{name}:{Bytes(size)}:"
-    return spec + fastest[-1]
+def merge(steps: Sequence[tuple[int, str]]) -> str:
+    """A choice by size from upper limits and exchanges; the last one has no limit."""
+    fitting = [step for step in steps if step[0] >= 0]
+    ends = [one for one, following in pairwise(fitting) if one[1] != following[1]]
+    return ":".join([*(f"{name}:{Bytes(limit)}" for limit, name in ends), fitting[-1][1]])
 
 
 def decide(table: Any) -> Tuned:
-    """The answer that the group /sweep of a run file gives."""
+    """The answer that the group /sweep of a run file gives.
+
+    ``native`` stays, unless the interval of another's ratio to it lies below 1. Of several that are
+    shown to be faster, the one of the lowest ratio is taken. Where native is not a candidate, the
+    one of the lowest median is.
+    """
     names = list(table["exchange"].asstr()[:])
     sizes = [int(size) for size in table["size_bytes"][:]]
-    seconds = table["seconds"][:]
-    medians = np.median(seconds.max(axis=3), axis=2)
-    best = pick(names, seconds)
-    fastest = [names[index] for index in best]
-    native = medians[:, names.index("native")] if "native" in names else np.full(len(sizes), np.nan)
+    slowest = table["seconds"][:].max(axis=3)
+    medians = np.median(slowest, axis=2)
+    cost, admissible = medians, np.ones(medians.shape, bool)
+    native, against = np.full(len(sizes), np.nan), {}
+    if NATIVE in names:
+        own = names.index(NATIVE)
+        native = medians[:, own]
+        ratios = ratios_to(slowest, own)
+        cost, admissible = ratios.median, ratios.high < 1
+        admissible[:, own] = True
+        cells = np.stack([ratios.low, ratios.median, ratios.high], axis=2)
+        against = {name: cells[:, j].tolist() for j, name in enumerate(names) if j != own}
+    fastest, exchange = choose(sizes, names, cost, admissible)
     return Tuned(
-        exchange=merge(sizes, fastest),
+        exchange=exchange,
         sizes_bytes=sizes,
         fastest=fastest,
-        median_s=[float(row[index]) for row, index in zip(medians, best, strict=True)],
+        median_s=[float(row[names.index(n)]) for row, n in zip(medians, fastest, strict=True)],
         native_s=[float(value) for value in native],
+        rounds=slowest.shape[2],
+        rounds_needed=rounds_needed(slowest.shape),
+        against_native=against,
     )
 
 
 def read(file: Path) -> list[dict[str, Any]]:
-    """The entries of a tuning file; none if there is no file.
+    """The entries of a tuning file; none if there is no file or one of an earlier version.
 
     Raises:
         UserError: it is not a tuning file, or of a later version.
@@ -192,6 +223,8 @@ def read(file: Path) -> list[dict[str, Any]]:
         raise UserError(f"cannot read {file} as a tuning file: {error}") from error
     if not isinstance(document, dict) or document.get("format") != _FORMAT:
         raise UserError(f"{file} is not a tuning file: name another by --tuning")
+    if document["version"] < _VERSION:
+        return []  # answers that no interval backs: to be found anew
     if document["version"] > _VERSION:
         raise UserError(f"{file} is of version {document['version']}: install a newer commbench")
     entries: list[dict[str, Any]] = document["entries"]
@@ -210,6 +243,14 @@ def keep(file: Path, setting: Setting, tuned: Tuned, run_file: Path) -> None:
         "exchange": tuned.exchange,
         "sizes_bytes": tuned.sizes_bytes,
         "fastest": tuned.fastest,
+        "median_s": tuned.median_s,
+        "native_s": [None if math.isnan(value) else value for value in tuned.native_s],
+        "rounds": tuned.rounds,
+        "risk": RISK,
+        "against_native": {
+            name: [[value if math.isfinite(value) else None for value in cell] for cell in cells]
+            for name, cells in tuned.against_native.items()
+        },
         "tuned": f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}",
         "commbench_version": commbench.__version__,
         "run_file": str(run_file.absolute()),

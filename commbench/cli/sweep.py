@@ -36,7 +36,7 @@ class Size(click.ParamType[int]):
             self.fail(str(error), param, ctx)
 
 
-def measuring_options(function: F) -> F:
+def measuring_options(function: F, iterations: int = 20) -> F:
     """``-b -e -n -w -d``: what is measured, and how often; as in nccl-tests."""
     for option in (
         click.option(
@@ -49,7 +49,9 @@ def measuring_options(function: F) -> F:
         click.option(
             "-w", "--warmup-iters", type=click.IntRange(min=0), default=5, show_default=True
         ),
-        click.option("-n", "--iters", type=click.IntRange(min=1), default=20, show_default=True),
+        click.option(
+            "-n", "--iters", type=click.IntRange(min=1), default=iterations, show_default=True
+        ),
         click.option("-e", "--maxbytes", type=Size(), default="32M", show_default=True),
         click.option("-b", "--minbytes", type=Size(), default="4K", show_default=True),
     ):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     show_default=True,
     help="The candidates: NAME[@option=value...], several with commas, or all.",
 )
-@measuring_options
+@partial(measuring_options, iterations=50)
 @click.option(
     "-f",
     "--stepfactor",
@@ -40,10 +41,16 @@ def command(**options: Any) -> None:
       mpirun -n 4 commbench tune
       mpirun -n 4 commbench train --exchange auto
 
-    A sweep like `commbench sweep`: all candidates take turns. At each size the one of the lowest
-    median wins; the library's own, native, if it is a candidate, unless another is faster in the
-    median and iteration by iteration. What was found is a choice by size such as native:32K:ring,
-    kept for this host, MPI library, number of ranks, device, element type and transport.
+    A sweep like `commbench sweep`: all candidates take turns. The library's own exchange, native,
+    stays unless another is shown to be faster: at each size, the times of each over native's, round
+    by round, have a median, and the sign test gives its interval. All intervals of a run hold with
+    95 % confidence; one below 1 shows the exchange to be faster, and of several the one of the
+    lowest median is taken.
+
+    Between two measured sizes it must have been shown at both. Buffers shorter or longer than all
+    measured ones are native's: --minbytes and --maxbytes themselves are measured. What was found is
+    a choice by size such as native:32767:ring:32M:native, kept with its intervals for this host,
+    MPI library, number of ranks, device, element type and transport.
     """
     from commbench.arrays import element_type
     from commbench.job import mpi_job
@@ -56,6 +63,7 @@ def command(**options: Any) -> None:
     element_type(datatype)
     choices = parse_exchanges(options["exchange"], take_topology_options(options))
     sizes = step_sizes(options["minbytes"], options["maxbytes"], options["stepfactor"], None)
+    sizes = sorted({*sizes, options["maxbytes"]})
     file: Path = options["tuning"] or default_file()
     with mpi_job(options["timeout"]) as job:
         fit = job.agree(lambda: candidates(choices, job.size, every=options["exchange"] == "all"))
@@ -94,10 +102,24 @@ def command(**options: Any) -> None:
 def _print(tuned: Tuned, setting: Setting, names: list[str], output: Path, file: Path) -> None:
     print(f"# {setting}")
     print(f"# candidates: {', '.join(names)}")
-    print(f"{'size (B)':>12} {'median (us)':>12} {'native (us)':>12}  fastest")
-    rows = zip(tuned.sizes_bytes, tuned.median_s, tuned.native_s, tuned.fastest, strict=True)
-    for size, median, native, name in rows:
-        own = "N/A" if math.isnan(native) else f"{1e6 * native:.1f}"
-        print(f"{size:>12} {1e6 * median:>12.1f} {own:>12}  {name}")
+    print(f"{'size (B)':>12} {'median (us)':>12} {'native (us)':>12}  over native, interval")
+    for index, size in enumerate(tuned.sizes_bytes):
+        median, native = (1e6 * times[index] for times in (tuned.median_s, tuned.native_s))
+        own = "N/A" if math.isnan(native) else f"{native:.1f}"
+        print(f"{size:>12} {median:>12.1f} {own:>12}  {_evidence(tuned, index)}")
     print(f"# tuned: {tuned.exchange}")
+    if tuned.against_native and tuned.rounds < tuned.rounds_needed:
+        print(f"# too few rounds to show anything: give --iters {tuned.rounds_needed} or more")
     print(f"# kept in {file} for --exchange auto; run file: {output}", flush=True)
+
+
+def _evidence(tuned: Tuned, index: int) -> str:
+    """Why this exchange was taken at a size, or why not the one that came closest."""
+    name = tuned.fastest[index]
+    if not tuned.against_native:
+        return name
+    ratios = {other: cells[index] for other, cells in tuned.against_native.items()}
+    told = name if name in ratios else min(ratios, key=lambda other: ratios[other][1])
+    low, median, high = ratios[told]
+    verdict = name if told == name else f"{name}: {told} is not shown to be faster"
+    return f"{median:6.3f} [{low:.3f}, {high:.3f}]  {verdict}"
