@@ -82,6 +82,12 @@ class Job:
             texts: list[str] = self.comm.allgather(text)
         return texts
 
+    def nodes(self) -> list[int]:
+        """For every rank the lowest rank of its node."""
+        with self._waiting("for the ranks of its node"):
+            lowest = self.node.bcast(self.rank, root=0)
+        return [int(rank) for rank in self.all_gather(np.array([lowest]))[:, 0]]
+
     def all_sum(self, array: NDArray[Any]) -> NDArray[Any]:
         """Add equal-shaped arrays over all ranks."""
         array = np.ascontiguousarray(array)

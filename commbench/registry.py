@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import inspect
 import typing
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import EntryPoint, entry_points
 from itertools import pairwise
@@ -18,6 +18,7 @@ from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
 from commbench.errors import UserError
+from commbench.groups import Groups
 from commbench.msccl import read
 from commbench.schedule import ClosedForm, Schedule
 from commbench.specs import RULE, escape, split, unescape
@@ -69,6 +70,15 @@ class Choice:
             return [self]
         choices = [*(choice for _, choice in self.smaller), self._largest(size)]
         return list({part.spec: part for one in choices for part in one.parts(size)}.values())
+
+    def placed(self, nodes: Sequence[int]) -> Choice:
+        """The same with ``node`` replaced by the ranks of each; `nodes` as of `Job.nodes`."""
+        options = {
+            key: value.placed(nodes) if isinstance(value, Groups) else value
+            for key, value in self.options.items()
+        }
+        smaller = tuple((limit, choice.placed(nodes)) for limit, choice in self.smaller)
+        return replace(self, options=options, smaller=smaller)
 
     def _largest(self, size: int) -> Choice:
         """What sums buffers above all of `smaller`."""
@@ -193,11 +203,19 @@ def parse_exchanges(specs: str, options: Mapping[str, str] | None = None) -> lis
     """
     names = topology_names() if specs == "all" else [spec.strip() for spec in split(specs, ",")]
     choices = _parse_each(names, options or {})
-    chosen = [choice.spec for choice in choices]
-    twice = sorted({spec for spec in chosen if chosen.count(spec) > 1})
-    if twice:
-        raise UserError(f"--exchange {specs} names {', '.join(twice)} more than once")
+    _refuse_twins(choices, specs)
     return choices
+
+
+def place_all(choices: Sequence[Choice], nodes: Sequence[int]) -> list[Choice]:
+    """Put the ranks of each node in the place of ``node``; `nodes` as of `Job.nodes`.
+
+    Raises:
+        UserError: two of them come to the same.
+    """
+    placed = [choice.placed(nodes) for choice in choices]
+    _refuse_twins(placed, ",".join(choice.spec for choice in choices))
+    return placed
 
 
 def admitted(choices: list[Choice], size: int) -> tuple[list[Choice], list[str]]:
@@ -212,6 +230,13 @@ def admitted(choices: list[Choice], size: int) -> tuple[list[Choice], list[str]]
         else:
             fit.append(choice)
     return fit, reasons
+
+
+def _refuse_twins(choices: Sequence[Choice], specs: str) -> None:
+    chosen = [choice.spec for choice in choices]
+    twice = sorted({spec for spec in chosen if chosen.count(spec) > 1})
+    if twice:
+        raise UserError(f"--exchange {specs} names {', '.join(twice)} more than once")
 
 
 def _parse_by_size(spec: str, options: Mapping[str, str]) -> Choice:
@@ -299,7 +324,7 @@ def _convert(name: str, parameter: inspect.Parameter, text: str) -> object:
         return text
     try:
         return kind(text)
-    except ValueError:
-        raise UserError(
-            f"exchange {name}: {parameter.name}={text} is not of type {kind.__name__}"
-        ) from None
+    except ValueError as error:
+        # What int and float have to say is not for users.
+        told = f" is not of type {kind.__name__}" if kind in (int, float) else f": {error}"
+        raise UserError(f"exchange {name}: {parameter.name}={text}{told}") from None

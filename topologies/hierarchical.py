@@ -6,50 +6,76 @@ groups of k, 4(k-1)+2(m-1) rounds where the ring has 2(p-1): at p = 1024 and k =
 (4(k-1)+2(m-1))*alpha + (4(k-1)/k+2(m-1)/m)*n*beta + ((k-1)/k+(m-1)/m)*n*gamma.
 
 * ``group=k`` (default 0: the divisor of p nearest to sqrt(p/2), but not 1 or p; if p is prime, the
-  nearest number). Where k does not divide p, the last group is smaller.
+  nearest number): k neighbours each. Where k does not divide p, the last group is smaller.
+  ``group=node``: the ranks of each node. ``group=0-3/4-6``, ``0+2/1+3``: these ranks.
 * ``inner=ring`` (default): the group reduce-scatters in a ring and its master, the first rank,
   gathers; afterwards the same backwards. ``inner=tree``: a binomial tree, of ceil(log2 k) rounds.
-* ``outer=ring`` (default) or ``tree``: the exchange between the masters.
+  ``inner=parameter-server``: all send to the master at once.
+* ``outer=ring`` (default): the exchange between the masters, or any other of `OUTER`.
 
 With both rings: rounds 4(k-1)+2(m-1), messages 2(k^2-1) in each group and 2m(m-1) outside, and a
-master sends and receives 3n(k-1)/k + 2n(m-1)/m. Any number of ranks.
+master sends and receives 3n(k-1)/k + 2n(m-1)/m. Any number of ranks; ``outer=halving-doubling``
+needs a power of two of groups.
 """
 
+from collections.abc import Sequence
 from fractions import Fraction
 from math import sqrt
+from types import ModuleType
 from typing import Literal
 
 from commbench.compose import IDLE, backwards, lasting, on_ranks, then
+from commbench.groups import Groups
 from commbench.schedule import ClosedForm, Recv, Round, Schedule, Send
-from commbench.topologies import ring, tree
+from commbench.topologies import (
+    binary_blocks,
+    double_tree,
+    halving_doubling,
+    parameter_server,
+    recursive_doubling,
+    ring,
+    sharded_server,
+    torus,
+    tree,
+)
 
-OUTER = {"ring": ring, "tree": tree}
-Inner = Literal["ring", "tree"]
-Outer = Literal["ring", "tree"]
+_OUTER = (
+    *(ring, tree, double_tree, halving_doubling, binary_blocks, recursive_doubling),
+    *(torus, sharded_server, parameter_server),
+)
+OUTER = {one.__name__.rpartition(".")[2].replace("_", "-"): one for one in _OUTER}
+Inner = Literal["ring", "tree", "parameter-server"]
+OPEN = Groups(0)
 
 
 def schedule(
-    rank: int, size: int, *, group: int = 0, inner: Inner = "ring", outer: Outer = "ring"
+    rank: int, size: int, *, group: Groups = OPEN, inner: Inner = "ring", outer: str = "ring"
 ) -> Schedule:
-    """Groups are neighbours: ranks 0 to k-1, k to 2k-1 and so on.
+    """All groups take as many rounds as the largest.
 
     Raises:
-        ValueError: a negative group.
+        ValueError: groups that do not have each rank once, or too many or few for `outer`.
     """
-    width = group_size(size, group)
-    number, place = divmod(rank, width)
-    members = range(size)[number * width : (number + 1) * width]
-    masters = range(0, size, width)
-    reduce = tree.reduce if inner == "tree" else _reduce
+    groups = settle(size, group).of(size)
+    number, members = next((at, ranks) for at, ranks in enumerate(groups) if rank in ranks)
+    place = members.index(rank)
+    widest = max(map(len, groups))
     up = lasting(
-        on_ranks(reduce(place, len(members)), members), rounds=len(reduce(0, width).rounds)
+        on_ranks(_reduce(inner, place, len(members)), members),
+        rounds=len(_reduce(inner, 0, widest).rounds),
     )
-    across = on_ranks(OUTER[outer].schedule(number, len(masters)), masters)
+    exchange = _between(outer, len(groups), size)
+    across = on_ranks(exchange.schedule(number, len(groups)), [ranks[0] for ranks in groups])
     return then(up, lasting(IDLE, len(across.rounds)) if place else across, backwards(up))
 
 
-def _reduce(place: int, size: int) -> Schedule:
-    """Leave a group's sum on its master: a ring, then one piece after the other."""
+def _reduce(inner: Inner, place: int, size: int) -> Schedule:
+    """Leave a group's sum on its master."""
+    if inner == "tree":
+        return tree.reduce(place, size)
+    if inner == "parameter-server":
+        return Schedule(parameter_server.schedule(place, size).rounds[:1])
+    # A ring, then one piece after the other.
     gather = [Recv(ring.finished(giver, size), giver, reduce=False) for giver in range(1, size)]
     if place:
         mine = Send(ring.finished(place, size), to=0)
@@ -59,20 +85,42 @@ def _reduce(place: int, size: int) -> Schedule:
     return then(ring.reduce_scatter(place, size), Schedule(tuple(rounds)))
 
 
+def _between(outer: str, groups: int, size: int) -> ModuleType:
+    """The exchange between so many masters."""
+    if outer not in OUTER:
+        raise ValueError(f"outer={outer} is not one of {', '.join(OUTER)}")
+    exchange = OUTER[outer]
+
+    def refusal(masters: int) -> str | None:
+        try:
+            exchange.schedule(0, masters)
+        except ValueError as error:
+            return str(error)
+        return None
+
+    if why := refusal(groups):
+        made = {-(-size // width): width for width in range(size - 1, 0, -1)}
+        fitting = [f"group={width}" for masters, width in made.items() if not refusal(masters)]
+        told = f"outer={outer} between {groups} groups {why}"
+        raise ValueError(f"{told}: give {', '.join(fitting)} or another outer")
+    return exchange
+
+
 def closed_form(
-    size: int, *, group: int = 0, inner: Inner = "ring", outer: Outer = "ring"
-) -> ClosedForm:
-    """What the groups cost, twice, and what the masters cost; a master carries the most."""
-    width = group_size(size, group)
-    groups = [min(width, size - first) for first in range(0, size, width)]
-    across: ClosedForm = OUTER[outer].closed_form(len(groups))
-    if inner == "tree":
-        rounds, busiest = tree.height(width), Fraction(tree.height(width))
-        messages, total = size - len(groups), Fraction(size - len(groups))
-    else:
-        rounds, busiest = 2 * (width - 1), Fraction(3 * (width - 1), width)
-        messages = sum(k * k - 1 for k in groups)
-        total = sum((Fraction(k * k - 1, k) for k in groups), Fraction(0))
+    size: int, *, group: Groups = OPEN, inner: Inner = "ring", outer: str = "ring"
+) -> ClosedForm | None:
+    """What the groups cost, twice, and what the masters cost; a master carries the most.
+
+    None where groups other than the last differ in size: who carries the most depends on where the
+    large ones stand.
+    """
+    groups = [len(ranks) for ranks in settle(size, group).of(size)]
+    width = groups[0]
+    if any(other != width for other in groups[:-1]) or groups[-1] > width:
+        return None
+    across: ClosedForm = _between(outer, len(groups), size).closed_form(len(groups))
+    rounds, busiest = _busiest(inner, width)
+    messages, total = _volume(inner, groups)
     return ClosedForm(
         rounds=2 * rounds + across.rounds,
         messages=2 * messages + across.messages,
@@ -82,11 +130,29 @@ def closed_form(
     )
 
 
-def group_size(size: int, group: int) -> int:
-    """The number of ranks k of a group, all but perhaps the last: `group`, or its default."""
-    if group < 0:
-        raise ValueError(f"group={group}: give the number of ranks of a group, or 0 to choose it")
-    if group:
-        return min(group, size)
+def _busiest(inner: Inner, width: int) -> tuple[int, Fraction]:
+    """Rounds of a group, and the buffers that its master receives and then sends."""
+    if inner == "tree":
+        return tree.height(width), Fraction(tree.height(width))
+    if inner == "parameter-server":
+        return int(width > 1), Fraction(width - 1)
+    return 2 * (width - 1), Fraction(3 * (width - 1), width)
+
+
+def _volume(inner: Inner, groups: Sequence[int]) -> tuple[int, Fraction]:
+    """Messages and buffers of all groups, in one direction."""
+    if inner == "ring":
+        messages = [width * width - 1 for width in groups]
+        shares = [Fraction(count, width) for count, width in zip(messages, groups, strict=True)]
+        return sum(messages), sum(shares, Fraction(0))
+    members = sum(groups) - len(groups)
+    return members, Fraction(members)
+
+
+def settle(size: int, group: Groups) -> Groups:
+    """The groups, with the default in the place of 0."""
+    if not group.open:
+        return group
     divisors = [k for k in range(2, size) if size % k == 0]
-    return min(divisors or [round(sqrt(size / 2))], key=lambda k: abs(k - sqrt(size / 2)))
+    near = divisors or [round(sqrt(size / 2))]
+    return Groups(min(near, key=lambda k: abs(k - sqrt(size / 2))))

@@ -9,7 +9,7 @@ second, they take the same time for a buffer of
 
 bytes: 500 alpha/beta at p = 1024 and k = 16, which for 5 us and 6 GB/s are 15 MB.
 
-* ``group=k`` (default 0: as `hierarchical` chooses it).
+* ``group``: as `hierarchical` has it; k and m are then the largest group and their number.
 * ``threshold``: the longest buffer for the hierarchical exchange, such as 1M, instead of n*
   (default 0: n*).
 * ``alpha_us`` (default 5) and ``beta_gb_s`` (default 6): latency and GB/s of a link, for n*.
@@ -17,6 +17,7 @@ bytes: 500 alpha/beta at p = 1024 and k = 16, which for 5 us and 6 GB/s are 15 M
 Any number of ranks; where groups save no round, n* is 0 and all is the ring's.
 """
 
+from commbench.groups import Groups
 from commbench.topologies import hierarchical
 from commbench.units import Bytes
 
@@ -26,7 +27,7 @@ UNKNOWN = Bytes(0)
 def choose(
     size: int,
     *,
-    group: int = 0,
+    group: Groups = hierarchical.OPEN,
     threshold: Bytes = UNKNOWN,
     alpha_us: float = 5.0,
     beta_gb_s: float = 6.0,
@@ -34,22 +35,30 @@ def choose(
     """The choice by buffer size on `size` ranks, such as ``hierarchical@group=4:1M:ring``.
 
     Raises:
-        ValueError: a negative group, or a link without latency or bandwidth.
+        ValueError: groups that do not have each rank once, or a link without latency or bandwidth.
     """
-    width = hierarchical.group_size(size, group)
-    limit = threshold or Bytes(crossover_bytes(size, width, alpha_us, beta_gb_s))
-    return f"hierarchical@group={width}:{limit}:ring" if limit else "ring"
+    groups = hierarchical.settle(size, group)
+    widths = [len(ranks) for ranks in groups.of(size)]
+    exact = crossover_bytes(size, max(widths), len(widths), alpha_us, beta_gb_s)
+    limit = threshold or Bytes(exact)
+    return f"hierarchical@group={groups}:{limit}:ring" if limit else "ring"
 
 
-def crossover_bytes(size: int, group: int, alpha_us: float, beta_gb_s: float) -> int:
-    """The longest buffer for which groups of `group` ranks are as fast as one ring; 0 for none.
+def crossover_bytes(size: int, group: int, groups: int, alpha_us: float, beta_gb_s: float) -> int:
+    """The longest buffer for which groups are as fast as one ring; 0 for none.
+
+    Args:
+        size: number of ranks.
+        group: of them in the largest group.
+        groups: number of groups.
+        alpha_us: latency of a link.
+        beta_gb_s: its bandwidth.
 
     Raises:
         ValueError: a link without latency or bandwidth.
     """
     if not (alpha_us > 0 and beta_gb_s > 0):
         raise ValueError(f"alpha_us={alpha_us:g}, beta_gb_s={beta_gb_s:g}: give more than 0")
-    groups = -(-size // group)
     rounds_saved = 2 * (size - 1) - 4 * (group - 1) - 2 * (groups - 1)
     if rounds_saved <= 0:
         return 0

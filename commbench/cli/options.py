@@ -16,8 +16,9 @@ def topology_options(function: F) -> F:
     for option in (
         click.option(
             "--group",
-            type=click.IntRange(min=1),
-            help="hierarchical, hybrid: ranks in a group. [default: about sqrt(p/2)]",
+            metavar="K|node|RANKS",
+            help="hierarchical, hybrid: so many neighbours in a group, or the ranks of each node, "
+            "or these ranks: 0-3/4-7, 0+2/1+3. [default: about sqrt(p/2) neighbours]",
         ),
         click.option(
             "--segments",

@@ -105,7 +105,7 @@ def command(**options: Any) -> None:
     """
     from commbench.arrays import element_type
     from commbench.job import mpi_job
-    from commbench.registry import admitted, parse_exchanges
+    from commbench.registry import admitted, parse_exchanges, place_all
     from commbench.sweep import SweepSettings, step_sizes, sweep
     from commbench.tune import resolve_auto
 
@@ -136,7 +136,8 @@ def command(**options: Any) -> None:
             dtype=datatype,
             transport=settings.transport,
         )
-        choices = job.agree(lambda: parse_exchanges(specs, given))
+        nodes = job.nodes()
+        choices = job.agree(lambda: place_all(parse_exchanges(specs, given), nodes))
         left_out: list[str] = []
         if specs == "all":
             # Not every exchange runs on every number of ranks; one that was named must.

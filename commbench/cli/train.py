@@ -142,7 +142,8 @@ def command(**options: Any) -> None:
             dtype="float32",
             transport=options["transport"],
         )
-        exchange = job.agree(lambda: parse_exchange(spec, given))
+        nodes = job.nodes()
+        exchange = job.agree(lambda: parse_exchange(spec, given).placed(nodes))
         outcome = train(job, Settings(exchange=exchange, timeout_s=timeout_s, **options))
         if outcome and options["progress"] != "none":
             _print(outcome)

@@ -55,7 +55,7 @@ def command(**options: Any) -> None:
     from commbench.arrays import element_type
     from commbench.job import mpi_job
     from commbench.record import default_path, open_run
-    from commbench.registry import parse_exchanges
+    from commbench.registry import parse_exchanges, place_all
     from commbench.sweep import SweepSettings, step_sizes, sweep
     from commbench.tune import candidates, decide, default_file, keep, read, setting_of
 
@@ -66,7 +66,8 @@ def command(**options: Any) -> None:
     sizes = sorted({*sizes, options["maxbytes"]})
     file: Path = options["tuning"] or default_file()
     with mpi_job(options["timeout"]) as job:
-        fit = job.agree(lambda: candidates(choices, job.size, every=options["exchange"] == "all"))
+        nodes, every = job.nodes(), options["exchange"] == "all"
+        fit = job.agree(lambda: candidates(place_all(choices, nodes), job.size, every=every))
         setting = setting_of(
             job, device=options["device"], dtype=datatype, transport=options["transport"]
         )

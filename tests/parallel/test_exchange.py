@@ -17,7 +17,12 @@ from commbench.transport.mpi import MPITransport
 
 SIZE = MPI.COMM_WORLD.size
 NAMES = [name for name in topology_names() if name != "none"]
-OPTIONS = ["parameter-server@server=dedicated", "sharded-server@servers=2"]
+OPTIONS = [
+    "parameter-server@server=dedicated",
+    "sharded-server@servers=2",
+    "hierarchical@group=2@inner=parameter-server@outer=binary-blocks",
+    "hierarchical@group=2@inner=tree@outer=sharded-server",
+]
 # Every installed exchange that runs on this many ranks; hybrid is made of two of them.
 FIT, _ = admitted([parse_exchange(spec) for spec in [*NAMES, *OPTIONS]], SIZE)
 SPECS = [choice.spec for choice in FIT if choice.plain]

@@ -8,6 +8,7 @@ from click.testing import CliRunner
 
 from commbench.cli.verify import command
 from commbench.errors import UserError
+from commbench.groups import Groups
 from commbench.plans import plan_all, prove_all
 from commbench.proof import prove
 from commbench.registry import admitted, parse_exchange, parse_exchanges
@@ -86,7 +87,7 @@ def test_an_option_goes_to_the_parts_that_take_it() -> None:
         ("tree:64K:rign", {}, "no exchange 'rign'"),
         ("tree:64K:ring", {"server": "dedicated"}, "tree, ring has an option server"),
         ("tree:64K:ring@x=1", {}, "exchange ring has no option x"),
-        ("hybrid@threshold=much", {}, "threshold=much is not of type Bytes"),
+        ("hybrid@threshold=much", {}, "threshold=much: 'much' is not a size"),
     ],
 )
 def test_bad_choices_are_told(spec: str, options: dict[str, str], told: str) -> None:
@@ -122,9 +123,11 @@ def test_the_crossover_is_five_hundred_alpha_over_beta() -> None:
     more = Fraction(15, 4) + Fraction(2 * 63, 64) - Fraction(2 * 1023, 1024)
     exact = Fraction(1860) / more
     assert float(exact) == pytest.approx(500, rel=1e-3)
-    assert crossover_bytes(1024, 16, alpha_us=1, beta_gb_s=1) == int(exact * 1000)
-    assert crossover_bytes(1024, 16, alpha_us=5, beta_gb_s=6) == pytest.approx(15e6, rel=1e-3)
-    assert crossover_bytes(1024, 16, alpha_us=5, beta_gb_s=12.5) == pytest.approx(31.2e6, rel=2e-3)
+    assert crossover_bytes(1024, 16, 64, alpha_us=1, beta_gb_s=1) == int(exact * 1000)
+    assert crossover_bytes(1024, 16, 64, alpha_us=5, beta_gb_s=6) == pytest.approx(15e6, rel=1e-3)
+    assert crossover_bytes(1024, 16, 64, alpha_us=5, beta_gb_s=12.5) == pytest.approx(
+        31.2e6, rel=2e-3
+    )
 
 
 def test_hybrid_is_hierarchical_below_and_ring_above() -> None:
@@ -139,11 +142,25 @@ def test_hybrid_is_hierarchical_below_and_ring_above() -> None:
     assert slower.for_bytes(34_000_000, 1024).spec == "hierarchical@group=16"
 
 
+def test_hybrid_by_node() -> None:
+    hybrid = parse_exchange("tree:1K:hybrid@group=node@threshold=1M")
+    block, dealt = (hybrid.placed(nodes) for nodes in ([0] * 4 + [4] * 4, [0, 1] * 4))
+    assert block.for_bytes(5000, 8).spec == "hierarchical@group=4"
+    assert dealt.spec == "tree:1K:hybrid@group=0+2+4+6/1+3+5+7@threshold=1M"
+    assert dealt.for_bytes(5000, 8).spec == "hierarchical@group=0+2+4+6/1+3+5+7"
+    for part in dealt.parts(8):
+        prove(part.schedules(8))
+    # The crossover is that of the largest group and the number of groups.
+    uneven = Groups("0-3/4-9/10-13/14-17/18-21/22-25/26-29")
+    limit = crossover_bytes(30, 6, 7, alpha_us=5, beta_gb_s=6)
+    assert choose(30, group=uneven) == f"hierarchical@group={uneven}:{Bytes(limit)}:ring"
+
+
 def test_hybrid_is_only_a_ring_where_groups_save_no_round() -> None:
     for size in (1, 2, 3, 4):
         assert choose(size) == "ring"
-    assert choose(8, group=1) == "ring"
-    assert choose(8, group=8) == "ring"
+    assert choose(8, group=Groups(1)) == "ring"
+    assert choose(8, group=Groups(8)) == "ring"
 
 
 def test_hybrid_is_right_at_every_size() -> None:
@@ -152,7 +169,7 @@ def test_hybrid_is_right_at_every_size() -> None:
             assert prove(part.schedules(size)).closed_form() == part.closed_form(size)
 
 
-@pytest.mark.parametrize("option", ["alpha_us=0", "beta_gb_s=-1", "alpha_us=nan", "group=-1"])
+@pytest.mark.parametrize("option", ["alpha_us=0", "beta_gb_s=-1", "alpha_us=nan", "group=node"])
 def test_an_impossible_hybrid_is_told(option: str) -> None:
     with pytest.raises(UserError, match=r"hybrid.* on 8 ranks: .*give"):
         parse_exchange(f"hybrid@{option}").parts(8)

@@ -6,7 +6,7 @@ import pytest
 
 from commbench import registry
 from commbench.errors import UserError
-from commbench.registry import parse_exchange, parse_exchanges, topology_names
+from commbench.registry import parse_exchange, parse_exchanges, place_all, topology_names
 from commbench.schedule import Schedule
 
 
@@ -47,6 +47,15 @@ def test_lists() -> None:
         parse_exchanges("tree,ring,tree")
     with pytest.raises(UserError, match="none of the exchanges tree, ring has an option server"):
         parse_exchanges("tree,ring", {"server": "dedicated"})
+
+
+def test_nodes_are_put_in_their_place() -> None:
+    choices = parse_exchanges("tree,hierarchical", {"group": "node"})
+    assert choices[1].spec == "hierarchical@group=node"
+    placed = place_all(choices, [0, 0, 2, 2])
+    assert [choice.spec for choice in placed] == ["tree", "hierarchical@group=2"]
+    with pytest.raises(UserError, match="group=node,hierarchical@group=2 names hierarchical@group"):
+        place_all(parse_exchanges("hierarchical@group=node,hierarchical@group=2"), [0, 0, 2, 2])
 
 
 def test_a_name_taken_twice_raises(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,19 +1,29 @@
 """Double tree, hierarchical, torus and the pipelines: their shapes, options and costs."""
 
+import re
 from collections.abc import Iterable, Iterator
 from fractions import Fraction
+from itertools import product
 
 import numpy as np
 import pytest
 
 from commbench.arrays import NumpyArrays, element_type
 from commbench.errors import UserError
+from commbench.groups import Groups
 from commbench.proof import prove
 from commbench.registry import parse_exchange
 from commbench.schedule import Piece, Recv, Schedule, Send
+from commbench.topologies.hierarchical import OPEN, settle
 from loopback import run_all
 
 PIPELINES = ["ring", "tree", "double-tree"]
+INNER = ["ring", "tree", "parameter-server"]
+OUTER = [
+    *("ring", "tree", "double-tree", "halving-doubling", "binary-blocks", "recursive-doubling"),
+    *("torus", "sharded-server", "parameter-server"),
+]
+SIZES = [*range(1, 34), 44, 48, 64, 100, 128]
 
 
 def grouped(size: int) -> Iterator[str]:
@@ -22,8 +32,9 @@ def grouped(size: int) -> Iterator[str]:
         if size % x == 0:
             yield f"torus@x={x}"
     for group in range(1, size + 2):
-        for inner in ("ring", "tree"):
-            for outer in ("ring", "tree"):
+        for inner, outer in product(INNER, OUTER):
+            groups = -(-size // min(group, size))
+            if outer != "halving-doubling" or groups.bit_count() == 1:
                 yield f"hierarchical@group={group}@inner={inner}@outer={outer}"
 
 
@@ -67,7 +78,7 @@ def test_every_option_is_proved_and_costs_what_its_formula_says(size: int) -> No
 def test_every_option_sums(size: int) -> None:
     # Odd lengths, among them fewer elements than pieces; messages cut as well.
     cut = [f"{name}@segments={number}" for name in PIPELINES for number in (2, 5)]
-    chosen = [*cut, *list(grouped(size))[::3]]
+    chosen = [*cut, *list(grouped(size))[:: 1 + 2 * size]]
     for count, spec in zip([1, 3, 101, 257] * len(chosen), chosen, strict=False):
         buffers = [((np.arange(count) + 3 * r) % 7).astype(np.float32) for r in range(size)]
         expected = np.sum(buffers, axis=0)
@@ -132,6 +143,56 @@ def test_hierarchical_on_1024_ranks() -> None:
     assert jia.closed_form(1024) == parse_exchange("hierarchical").closed_form(1024)
 
 
+@pytest.mark.parametrize("inner", INNER)
+@pytest.mark.parametrize("outer", OUTER)
+def test_hierarchical_is_proved_and_counted_at_every_size(inner: str, outer: str) -> None:
+    choice = parse_exchange(f"hierarchical@inner={inner}@outer={outer}")
+    for size in SIZES:
+        groups = len(settle(size, OPEN).of(size))
+        if outer == "halving-doubling" and groups.bit_count() > 1:
+            told = f"{outer} between {groups} groups works on powers of two"
+            with pytest.raises(UserError, match=told) as refused:
+                choice.schedules(size)
+            # The group sizes it names do work.
+            named = re.findall(r"give (group=.*) or another outer", str(refused.value))[0]
+            for group in named.split(", "):
+                prove(parse_exchange(f"{choice.spec}@{group}").schedules(size))
+            continue
+        assert prove(choice.schedules(size)).closed_form() == choice.closed_form(size), size
+
+
+@pytest.mark.parametrize(
+    ("size", "group"),
+    [
+        (8, "0+2+4+6/1+3+5+7"),  # two nodes, ranks dealt out in turn
+        (7, "0+2+4+6/1+3+5"),
+        (12, "0+4+8/1+5+9/2+6+10/3+7+11"),
+        (9, "0-1/2-6/7-8"),
+        (9, "8/0-6/7"),
+        (10, "5-9/0+2+4/3/1"),
+        (6, "2+0+1/5-5/4+3"),
+        (5, "0/1/2/3/4"),
+        (5, "4+0-3"),
+    ],
+)
+def test_hierarchical_on_any_placement(size: int, group: str) -> None:
+    groups = Groups(group).of(size)
+    masters = {ranks[0] for ranks in groups}
+    home = {rank: number for number, ranks in enumerate(groups) for rank in ranks}
+    for inner, outer in product(INNER, OUTER):
+        if outer == "halving-doubling" and len(groups).bit_count() > 1:
+            continue
+        choice = parse_exchange(f"hierarchical@group={group}@inner={inner}@outer={outer}")
+        schedules = choice.schedules(size)
+        formula = choice.closed_form(size)
+        assert formula in (None, prove(schedules).closed_form())
+        widths = [len(ranks) for ranks in groups]
+        assert (formula is None) == (len({*widths[:-1]}) > 1 or widths[-1] > widths[0])
+        for rank, schedule in enumerate(schedules):
+            abroad = {home[op.to] for turn in schedule.rounds for op in turn.sends} - {home[rank]}
+            assert not abroad or rank in masters
+
+
 def test_hierarchical_groups_of_one_and_of_all() -> None:
     assert parse_exchange("hierarchical@group=1").schedules(6) == parse_exchange("ring").schedules(
         6
@@ -165,11 +226,18 @@ def test_torus_of_a_prime_number_is_the_ring() -> None:
     [
         ("torus@x=3", "torus@x=3 on 8 ranks: x=3 does not divide 8: choose one of 1, 2, 4, 8"),
         ("torus@x=-2", "x=-2 does not divide 8"),
-        ("hierarchical@group=-1", "group=-1: give the number of ranks of a group"),
+        (
+            "hierarchical@group=-1",
+            "group=-1: '-1' is not a number of neighbours",
+        ),
+        ("hierarchical@group=node", "group=node is known only inside a job"),
+        ("hierarchical@group=0-3/4-6", "must name each of the ranks 0 to 7 once"),
+        ("hierarchical@group=0-3/3-6", "must name each of the ranks 0 to 7 once"),
+        ("hierarchical@group=0-999999999999", "must name each of the ranks 0 to 7 once"),
         ("double-tree@segments=0", "segments=0: there must be at least 1"),
         ("tree@segments=-1", "segments=-1: there must be at least 1"),
         ("ring@segments=half", "segments=half is not of type int"),
-        ("hierarchical@outer=torus", "outer=torus is not one of ring, tree"),
+        ("hierarchical@outer=native", "outer=native is not one of ring, tree"),
     ],
 )
 def test_bad_options_are_told(spec: str, told: str) -> None:
