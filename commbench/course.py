@@ -9,9 +9,10 @@ from pathlib import Path
 import torch
 
 from commbench.arrays import arrays_for
+from commbench.asynchronous.terms import Terms
 from commbench.job import Job
 from commbench.plans import Plans, plan_all, prove_all
-from commbench.record import Bucket, RunFile, default_path, training_groups
+from commbench.record import Bucket, RunFile, default_path, staleness_group, training_groups
 from commbench.registry import Choice
 from commbench.schedule import Schedule, traffic
 from commbench.telemetry import PHASES
@@ -52,7 +53,14 @@ class Settings:
 
 @dataclass(frozen=True)
 class Course:
-    """What is settled before the first step, alike on every rank."""
+    """What is settled before the first step, alike on every rank.
+
+    Attributes:
+        exchange: the one with a schedule; in place of an asynchronous one, its synchronous form.
+        plans: its schedules, and so what a step makes each rank send and receive.
+        workers: the ranks with data.
+        evaluate_after: numbers of steps, increasing; the last is all of them.
+    """
 
     data: Dataset
     recipe: Recipe
@@ -73,6 +81,13 @@ class Course:
         """Its schedules, of all ranks."""
         return self.plans[self.algorithm(nbytes).spec]
 
+    def terms(self, exchange: Choice) -> Terms:
+        """What servers and workers of an asynchronous exchange agree on."""
+        staleness = exchange.value("staleness")
+        assert isinstance(staleness, float)
+        meetings = frozenset(self.evaluate_after)
+        return Terms(tuple(self.workers), staleness, meetings, self.total_steps)
+
 
 def prepare(job: Job, settings: Settings) -> Course:
     """Load and check everything a run needs.
@@ -84,8 +99,9 @@ def prepare(job: Job, settings: Settings) -> Course:
     def check() -> Course:
         arrays_for(settings.device, "float32", job.local_rank)
         recipe = load_recipe(settings.recipe)
-        plans = plan_all([settings.exchange], job.size)
-        workers = settings.exchange.workers(job.size)
+        exchange = settings.exchange.scheduled(job.size)
+        plans = plan_all([exchange], job.size)
+        workers = exchange.workers(job.size)
         data = load_data(
             settings.data,
             folder=settings.data_folder,
@@ -100,7 +116,7 @@ def prepare(job: Job, settings: Settings) -> Course:
             data=data,
             recipe=recipe,
             plan=recipe.plan(settings.batch, total, settings.lr),
-            exchange=settings.exchange,
+            exchange=exchange,
             ranks=job.size,
             plans=plans,
             workers=workers,
@@ -140,6 +156,11 @@ def create_run_file(
     """
     count, itemsize = gradient.numel(), gradient.element_size()
     algorithm = course.algorithm(count * itemsize)
+    asynchronous = settings.exchange.asynchronous
+    more = []
+    if asynchronous:
+        terms = course.terms(settings.exchange)
+        more = [staleness_group(terms.servers(len(hosts)), terms.workers, terms.bins)]
     moved = [traffic(schedule, count) for schedule in course.schedules(count * itemsize)]
     known = algorithm.name != "native"
     path = settings.output
@@ -181,12 +202,13 @@ def create_run_file(
             buckets=[
                 Bucket(
                     count * itemsize,
-                    algorithm.spec,
+                    settings.exchange.spec if asynchronous else algorithm.spec,
                     [one.messages_sent for one in moved] if known else None,
                     [one.messages_received for one in moved] if known else None,
                     [one.elements_sent * itemsize for one in moved] if known else None,
                     [one.elements_received * itemsize for one in moved] if known else None,
                 )
             ],
-        ),
+        )
+        + more,
     )

@@ -67,6 +67,8 @@ def summary(path: Path) -> dict[str, Any]:
     of training: steps, steps_recorded, epochs, loss_first, loss_last, images_per_s (median),
     phases_s (phase: median over ranks and steps), evaluations_recorded, top1, top5 (the last
     evaluation's, unless the run itself named its final ones);
+    of asynchronous training: staleness_updates_mean, staleness_updates_largest and
+    staleness_clocks_mean, staleness_clocks_largest, over all servers and workers;
     of a sweep: samples, samples_recorded and `sweep`, a list of one dict for each exchange and
     size that was measured: exchange, size_bytes, iterations, median_s (median over iterations of
     the slowest rank), hottest_rank_bytes, wrong.
@@ -81,6 +83,8 @@ def summary(path: Path) -> dict[str, Any]:
         if "eval" in file:
             # what the run itself named final goes before the last evaluation
             result |= {k: v for k, v in _evaluation(file).items() if k not in result}
+        if "staleness" in file:
+            result |= _staleness(file["staleness"])
         if "sweep" in file:
             result |= _sweep(file["sweep"])
     return result
@@ -138,6 +142,15 @@ def _evaluation(file: Any) -> dict[str, Any]:
     if len(rows):
         result["top1"] = float(table["top1"][rows[-1]])
         result["top5"] = float(table["top5"][rows[-1]])
+    return result
+
+
+def _staleness(table: Any) -> dict[str, Any]:
+    result = {}
+    for name in ("updates", "clocks"):
+        gradients, total = float(table[name][:].sum()), float(table[f"{name}_sum"][:].sum())
+        result[f"staleness_{name}_mean"] = total / gradients if gradients else math.nan
+        result[f"staleness_{name}_largest"] = float(table[f"{name}_largest"][:].max())
     return result
 
 
