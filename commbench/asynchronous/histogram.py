@@ -16,9 +16,9 @@ class Histogram:
     """Counts of one server, by worker, in two measures.
 
     ``updates`` is the number of updates applied to the shard between the pull of the weights that a
-    gradient was computed from and its own update (Gupta et al., 2015, section 3.1: the difference
-    of the weights' timestamps). ``clocks`` is the number of preceding steps, counted back from the
-    gradient's own, of which those weights lacked some worker's gradient: what the bound bounds.
+    gradient was computed from and its own update (Gupta et al., 2015, who subtract the timestamps
+    of the weights). ``clocks`` is the number of preceding steps, counted back from the gradient's
+    own, of which those weights lacked some worker's gradient: what the bound bounds.
 
     Attributes:
         counts: ``(2, workers, bins)``; the last bin also holds all that is larger.

@@ -4,7 +4,7 @@ A worker's *clock* is the first step for which a server may still get a gradient
 computes step t. A worker that has no gradient for some steps to come puts its clock forward over
 them, so nobody waits for it meanwhile. The server answers a worker that wants to begin step t once
 every clock has reached ``t - staleness``, so the weights it gets lack no gradient of the steps
-before ``t - staleness``: the bound of stale synchronous parallel (Ho et al., NIPS 2013, section 2).
+before ``t - staleness``: the bound of stale synchronous parallel (Ho et al., NIPS 2013).
 """
 
 from __future__ import annotations
