@@ -49,7 +49,7 @@ class Choice:
 
     @property
     def plain(self) -> bool:
-        """Whether buffers of all sizes are summed alike."""
+        """Whether it has a schedule, and buffers of all sizes are summed alike."""
         return not (self.smaller or self.asynchronous or hasattr(self.module, "choose"))
 
     @property

@@ -28,9 +28,11 @@ def trained(ranks: int, output: Path, *options: str) -> tuple[h5py.File, str]:
     [
         (3, ["parameter-server", "--server", "dedicated"], []),
         (5, ["sharded-server", "--servers", "2"], ["--servers", "2", "--transport", "mpi"]),
+        # A worker by itself is never stale.
+        (2, ["parameter-server", "--server", "dedicated"], ["--staleness", "inf"]),
     ],
 )
-def test_staleness_0_gives_the_bits_of_the_synchronous_server(
+def test_without_staleness_it_gives_the_bits_of_the_synchronous_server(
     tmp_path: Path, ranks: int, synchronous: list[str], asynchronous: list[str]
 ) -> None:
     expected, _ = trained(ranks, tmp_path / "synchronous.h5", "--exchange", *synchronous)
