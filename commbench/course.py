@@ -9,10 +9,11 @@ from pathlib import Path
 import torch
 
 from commbench.arrays import arrays_for
+from commbench.asynchronous.terms import Terms
 from commbench.job import Job
 from commbench.load import least, loads
 from commbench.plans import Plans, plan_all, prove_all
-from commbench.record import Bucket, RunFile, default_path, training_groups
+from commbench.record import Bucket, RunFile, default_path, staleness_group, training_groups
 from commbench.registry import Choice
 from commbench.schedule import Schedule
 from commbench.telemetry import PHASES
@@ -53,7 +54,14 @@ class Settings:
 
 @dataclass(frozen=True)
 class Course:
-    """What is settled before the first step, alike on every rank."""
+    """What is settled before the first step, alike on every rank.
+
+    Attributes:
+        exchange: the one with a schedule; in place of an asynchronous one, its synchronous form.
+        plans: its schedules, and so what a step makes each rank send and receive.
+        workers: the ranks with data.
+        evaluate_after: numbers of steps, increasing; the last is all of them.
+    """
 
     data: Dataset
     recipe: Recipe
@@ -74,6 +82,13 @@ class Course:
         """Its schedules, of all ranks."""
         return self.plans[self.algorithm(nbytes).spec]
 
+    def terms(self, exchange: Choice) -> Terms:
+        """What servers and workers of an asynchronous exchange agree on."""
+        staleness = exchange.value("staleness")
+        assert isinstance(staleness, float)
+        meetings = frozenset(self.evaluate_after)
+        return Terms(tuple(self.workers), staleness, meetings, self.total_steps)
+
 
 def prepare(job: Job, settings: Settings) -> Course:
     """Load and check everything a run needs.
@@ -85,8 +100,9 @@ def prepare(job: Job, settings: Settings) -> Course:
     def check() -> Course:
         arrays_for(settings.device, "float32", job.local_rank)
         recipe = load_recipe(settings.recipe)
-        plans = plan_all([settings.exchange], job.size)
-        workers = settings.exchange.workers(job.size)
+        exchange = settings.exchange.scheduled(job.size)
+        plans = plan_all([exchange], job.size)
+        workers = exchange.workers(job.size)
         data = load_data(
             settings.data,
             folder=settings.data_folder,
@@ -101,7 +117,7 @@ def prepare(job: Job, settings: Settings) -> Course:
             data=data,
             recipe=recipe,
             plan=recipe.plan(settings.batch, total, settings.lr),
-            exchange=settings.exchange,
+            exchange=exchange,
             ranks=job.size,
             plans=plans,
             workers=workers,
@@ -140,6 +156,10 @@ def create_run_file(
         UserError: there is a file of this name, or none can be made.
     """
     count, itemsize = gradient.numel(), gradient.element_size()
+    more = []
+    if settings.exchange.asynchronous:
+        terms = course.terms(settings.exchange)
+        more = [staleness_group(terms.servers(len(hosts)), terms.workers, terms.bins)]
     path = settings.output
     if path is None:
         stem = f"train-{settings.model}-{settings.exchange.spec}-n{len(hosts)}"
@@ -176,18 +196,18 @@ def create_run_file(
             ranks=len(hosts),
             phases=PHASES,
             evaluations=len(course.evaluate_after),
-            buckets=[_bucket(course, count, itemsize)],
-        ),
+            buckets=[_bucket(settings.exchange, course, count, itemsize)],
+        )
+        + more,
     )
 
 
-def _bucket(course: Course, count: int, itemsize: int) -> Bucket:
+def _bucket(exchange: Choice, course: Course, count: int, itemsize: int) -> Bucket:
     """What an exchange of so many elements makes each rank send and receive."""
     nbytes = count * itemsize
     schedules = course.schedules(nbytes)
-    bucket = Bucket(
-        nbytes, course.algorithm(nbytes).spec, bound_bytes=float(least(schedules) * nbytes)
-    )
+    algorithm = exchange if exchange.asynchronous else course.algorithm(nbytes)
+    bucket = Bucket(nbytes, algorithm.spec, bound_bytes=float(least(schedules) * nbytes))
     moved = loads(schedules, count)
     if moved is None:
         return bucket

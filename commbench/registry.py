@@ -54,8 +54,30 @@ class Choice:
 
     @property
     def plain(self) -> bool:
-        """Whether buffers of all sizes are summed alike."""
-        return not self.smaller and not hasattr(self.module, "choose")
+        """Whether it has a schedule, and buffers of all sizes are summed alike."""
+        return not (self.smaller or self.asynchronous or hasattr(self.module, "choose"))
+
+    @property
+    def asynchronous(self) -> bool:
+        """Whether it follows no schedule: what is sent when depends on who comes first."""
+        return hasattr(self.module, "synchronous")
+
+    def scheduled(self, size: int) -> Choice:
+        """The exchange that moves in every step what this one does, on a schedule; else itself.
+
+        Raises:
+            UserError: the asynchronous exchange refuses this size or option.
+        """
+        if not self.asynchronous:
+            return self
+        try:
+            return parse_exchange(self.module.synchronous(size, **self.options))
+        except ValueError as error:
+            raise UserError(f"--exchange {self.spec} on {size} ranks: {error}") from error
+
+    def value(self, option: str) -> object:
+        """An option's value, given or default."""
+        return self.options.get(option, topology_options(self.name)[option].default)
 
     def for_bytes(self, nbytes: int, size: int) -> Choice:
         """The plain exchange for buffers of `nbytes` on `size` ranks; a plain one is its own."""
@@ -82,6 +104,11 @@ class Choice:
 
     def _largest(self, size: int) -> Choice:
         """What sums buffers above all of `smaller`."""
+        if self.asynchronous:
+            raise UserError(
+                f"--exchange {self.spec}: an asynchronous exchange follows no schedule that could "
+                "be proved, counted or timed alone: only `commbench train` runs it"
+            )
         if not hasattr(self.module, "choose"):
             return replace(self, smaller=())
         try:
@@ -152,9 +179,13 @@ def topology_names() -> list[str]:
 
 
 def topology_options(name: str) -> dict[str, inspect.Parameter]:
-    """The options an exchange takes: the keyword-only parameters of `schedule`, or `choose`."""
+    """The options an exchange takes: the keyword-only parameters of its one function.
+
+    That is `schedule`; or `choose`, or `synchronous`, of an exchange without a schedule of its own.
+    """
     module = _module(name)
-    function = module.choose if hasattr(module, "choose") else module.schedule
+    names = (one for one in ("choose", "synchronous", "schedule") if hasattr(module, one))
+    function = getattr(module, next(names))
     signature = inspect.signature(function, eval_str=True)
     return {
         key: parameter
@@ -253,7 +284,13 @@ def _parse_by_size(spec: str, options: Mapping[str, str]) -> Choice:
     for low, high in pairwise(limits):
         if high <= low:
             raise UserError(f"--exchange {spec}: the sizes must increase, not {low} then {high}")
-    *smaller, largest = _parse_each(names, options)
+    parts = _parse_each(names, options)
+    for part in parts:
+        if part.asynchronous:
+            raise UserError(
+                f"--exchange {spec}: {part.spec} is asynchronous, and no part of a choice by size"
+            )
+    *smaller, largest = parts
     return replace(largest, smaller=tuple(zip(limits, smaller, strict=True)))
 
 

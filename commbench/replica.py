@@ -16,6 +16,7 @@ from commbench.arrays import Array, arrays_for, to_torch
 from commbench.buckets import single_bucket
 from commbench.exchange import Exchange
 from commbench.job import Job
+from commbench.record import RunFile
 from commbench.schedule import Schedule
 from commbench.transport import open_transport
 from commbench.workloads.data import Split
@@ -56,6 +57,7 @@ class Replica:
             device: "cpu" or "cuda".
             timeout_s: the longest wait for a peer, in seconds.
         """
+        self.job = job
         arrays = arrays_for(device, "float32", job.local_rank)
         self.device = torch.device(arrays.device)
         self.synchronize: Callable[[], None] = lambda: None
@@ -75,6 +77,7 @@ class Replica:
             return to_torch(buffers[-1])
 
         self.bucket = single_bucket(self.model.parameters(), allocate)
+        self.buffer = buffers[0]
         self.plan = plan
         schedule = schedule_for(self.bucket.nbytes)
         self.contributes, self.reduces = schedule.contributes, schedule.reduces
@@ -84,7 +87,7 @@ class Replica:
             momentum=plan.momentum,
             weight_decay=plan.weight_decay,
         )
-        self.exchange = Exchange(schedule, buffers[0], self.transport, timeout_s=timeout_s)
+        self.exchange = Exchange(schedule, self.buffer, self.transport, timeout_s=timeout_s)
 
     def step(
         self,
@@ -127,19 +130,31 @@ class Replica:
         # Divided by the global batch before the gradients are added, so their sum is the mean.
         (loss_sum / global_batch).backward()  # type: ignore[no-untyped-call]
         mark()
-        self.exchange.run()
+        self.exchange_gradient(step)
         mark()
-        self.optimizer.set_lr(self.plan.lr(step))
-        self.optimizer.step()
+        self.update(step)
         mark()
         seconds = [after - before for before, after in pairwise(marks)]
         return loss_sum.item(), seconds
 
-    def serve(self) -> tuple[float, list[float]]:
+    def exchange_gradient(self, step: int) -> None:
+        """Add up the ranks' gradients in the bucket."""
+        self.exchange.run()
+
+    def update(self, step: int) -> None:
+        """Take the optimizer's step with them."""
+        self.optimizer.set_lr(self.plan.lr(step))
+        self.optimizer.step()
+
+    def serve(self, step: int) -> tuple[float, list[float]]:
         """A step of a rank without data: it only takes part in the exchange."""
         start = perf_counter()
         self.exchange.run()
         return 0.0, [0.0, 0.0, 0.0, perf_counter() - start, 0.0]
+
+    def hand_in(self, file: RunFile | None) -> str:
+        """Store what the exchange knows about itself, and tell it in a line; collective."""
+        return ""
 
     @torch.no_grad()
     def evaluate(self, data: Split, share: NDArray[np.int64]) -> NDArray[np.float64]:

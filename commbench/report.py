@@ -120,6 +120,11 @@ def read_report(paths: Sequence[Path]) -> Report:
         run = summary(path)
         if run["status"] != "completed":
             report.notes.append(f"{path.name}: {progress(run)}.")
+        if math.isfinite(run.get("staleness_updates_mean", math.nan)):
+            report.notes.append(
+                f"{path.name}: gradients were {run['staleness_updates_mean']:.2f} updates stale on "
+                f"average, {run['staleness_updates_largest']:.0f} at most."
+            )
         with open_run(path) as file:
             if "sweep" in file:
                 found += _timings(file)

@@ -12,13 +12,16 @@ import math
 import os
 import resource
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from time import perf_counter
 
 import numpy as np
 import torch
 
+from commbench.asynchronous.replica import AsynchronousReplica
 from commbench.course import Course, Settings, create_run_file, prepare
 from commbench.errors import UserError
 from commbench.job import Job
@@ -32,7 +35,7 @@ from commbench.workloads.models import build_model
 
 @dataclass(frozen=True)
 class Outcome:
-    """The end of a run, on rank 0."""
+    """The end of a run, on rank 0; `told` is what the exchange says about itself, or empty."""
 
     path: Path
     top1: float
@@ -41,6 +44,7 @@ class Outcome:
     train_s: float
     images_per_s: list[float]
     phase_s: dict[str, float]
+    told: str
 
 
 def train(job: Job, settings: Settings) -> Outcome | None:
@@ -50,6 +54,9 @@ def train(job: Job, settings: Settings) -> Outcome | None:
         UserError: bad settings, or a loss that is no longer a finite number.
     """
     course = prepare(job, settings)
+    open_replica: Callable[..., Replica] = Replica
+    if settings.exchange.asynchronous:
+        open_replica = partial(AsynchronousReplica, terms=course.terms(settings.exchange))
     threads = settings.threads or int(os.environ.get("OMP_NUM_THREADS", "0"))
     threads = threads or max(1, len(os.sched_getaffinity(0)) // job.local_size)
     torch.set_num_threads(threads)
@@ -63,7 +70,7 @@ def train(job: Job, settings: Settings) -> Outcome | None:
             seed=settings.seed,
         )
     )
-    replica = Replica(
+    replica = open_replica(
         job,
         model,
         recipe=course.recipe,
@@ -118,6 +125,7 @@ class _Run:
         self.latest: deque[tuple[float, float]] = deque(maxlen=20)
         self.loss_sums: dict[int, dict[int, float]] = {}
         self.loss = self.top1 = self.top5 = math.nan
+        self.told = ""
 
     def run(self) -> Outcome | None:
         """Go through all steps; returns on every rank when rank 0's file is complete."""
@@ -131,7 +139,7 @@ class _Run:
                 epoch, step_in_epoch = divmod(step, course.steps_per_epoch)
                 start = perf_counter()
                 if worker is None:
-                    loss_sum, seconds = self.replica.serve()
+                    loss_sum, seconds = self.replica.serve(step)
                 else:
                     if step_in_epoch == 0:
                         samples = order.epoch_order(len(course.data.train), settings.seed, epoch)
@@ -152,7 +160,8 @@ class _Run:
                     upcoming.popleft()
                     self.evaluate(step + 1, len(course.evaluate_after) - len(upcoming) - 1)
         self.telemetry.close()
-        fingerprint = self.replica.fingerprint()
+        # A server without data has the weights of the start only.
+        fingerprint = self.job.all_gather_text(self.replica.fingerprint())[course.workers[0]]
         memory = self.job.gather(np.array([resource.getrusage(resource.RUSAGE_SELF).ru_maxrss]))
         if self.file is None or memory is None:
             return None
@@ -217,6 +226,7 @@ class _Run:
                 f"lower --lr (it was {course.plan.base_lr:g})"
             )
         self.check_weights(steps)
+        self.told = self.replica.hand_in(self.file)
         self.top1, self.top5 = float(totals[0]), float(totals[1])
         if self.file is None:
             return
@@ -255,4 +265,5 @@ class _Run:
             train_s=self.train_s,
             images_per_s=[self.settings.batch / step_s for step_s in self.step_s],
             phase_s=dict(zip(PHASES, timing.mean(axis=(0, 1)).tolist(), strict=True)),
+            told=self.told,
         )

@@ -120,7 +120,12 @@ def candidates(choices: Sequence[Choice], size: int, *, every: bool) -> list[Cho
     Raises:
         UserError: one that sums nothing or depends on the size itself, or other workers.
     """
-    unfit = [choice.spec for choice in choices if choice.name == "none" or not choice.plain]
+    # An asynchronous one is left to those who ask for its schedule: they tell what it is.
+    unfit = [
+        choice.spec
+        for choice in choices
+        if choice.name == "none" or not (choice.plain or choice.asynchronous)
+    ]
     fit = [choice for choice in choices if choice.spec not in unfit]
     if every:
         fit = admitted(fit, size)[0]

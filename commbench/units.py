@@ -1,7 +1,8 @@
-"""Sizes in bytes as people write them: K, M and G are powers of 1024, as in nccl-tests."""
+"""Numbers as people write them: sizes in bytes, where K, M and G are powers of 1024, and bounds."""
 
 from __future__ import annotations
 
+import math
 import re
 
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
@@ -29,6 +30,28 @@ class Bytes(int):
             if self and self % _UNITS[unit] == 0:
                 return f"{self // _UNITS[unit]}{unit}"
         return int.__repr__(self)
+
+    def __format__(self, spec: str) -> str:
+        """As text, unless a number's format is asked for."""
+        return super().__format__(spec) if spec else str(self)
+
+
+class Staleness(float):
+    """A number of steps, 0 or more, or ``inf`` for no bound.
+
+    Raises:
+        ValueError: text that is not of this form.
+    """
+
+    def __new__(cls, value: str | float) -> Staleness:
+        """Read text; take a number as it is."""
+        if isinstance(value, str) and not re.fullmatch(r"\d+|inf", value):
+            raise ValueError(f"{value!r} is not a number of steps such as 0 or 2, or inf")
+        return super().__new__(cls, value)
+
+    def __str__(self) -> str:
+        """The form that is read back as the same bound."""
+        return "inf" if math.isinf(self) else str(int(self))
 
     def __format__(self, spec: str) -> str:
         """As text, unless a number's format is asked for."""

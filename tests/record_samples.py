@@ -10,6 +10,7 @@ from commbench.record import (
     Bucket,
     Group,
     RunFile,
+    staleness_group,
     sweep_groups,
     training_groups,
 )
@@ -24,9 +25,10 @@ def training(steps: int = STEPS) -> list[Group]:
         Bucket(4000, "ring", [4, 4, 4], [4, 4, 4], [5332, 5332, 5336], [5336, 5332, 5332], 5333.0),
         Bucket(800, "native"),
     ]
-    return training_groups(
+    groups = training_groups(
         steps=steps, ranks=RANKS, phases=PHASES, evaluations=EVALUATIONS, buckets=buckets
     )
+    return [*groups, staleness_group(servers=[0], workers=[1, 2], bins=4)]
 
 
 def sweep() -> list[Group]:

@@ -28,7 +28,8 @@ def topology_options(function: F) -> F:
         click.option(
             "--servers",
             type=click.IntRange(min=0),
-            help="sharded-server: so many ranks only serve. [default: 0, every worker serves]",
+            help="sharded-server, ps-async: so many ranks only serve. [default: 0, every worker "
+            "serves; ps-async: 1]",
         ),
         click.option(
             "--server",

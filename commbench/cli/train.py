@@ -100,6 +100,12 @@ if TYPE_CHECKING:
     type=click.IntRange(min=1),
     help="CPU threads of each rank. [default: OMP_NUM_THREADS, or the cores shared out]",
 )
+@click.option(
+    "--staleness",
+    metavar="STEPS",
+    help="ps-async: a worker may begin step t when every worker's gradient of step t-1-STEPS has "
+    "been applied; inf does not bound it. [default: 1]",
+)
 @output_options
 @click.option(
     "--progress",
@@ -126,6 +132,8 @@ def command(**options: Any) -> None:
     from commbench.tune import resolve_auto
 
     given = take_topology_options(options)
+    if (staleness := options.pop("staleness")) is not None:
+        given["staleness"] = staleness
     spec, tuning = options.pop("exchange"), options.pop("tuning")
     if options.pop("recipe_lr"):
         options["lr"] = None
@@ -167,6 +175,8 @@ def _print(outcome: Outcome) -> None:
     print(f"a step, mean over workers: {phases}")
     print(f"images/sec: {rates.mean():.1f} +/- {error:.1f} (jitter = {jitter:.1f})")
     print(f"training took {outcome.train_s:.1f} s, evaluations apart")
+    if outcome.told:
+        print(outcome.told)
     print(f"run file: {outcome.path}")
     print(f"          commbench info {outcome.path}")
     sys.stdout.flush()

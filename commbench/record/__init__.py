@@ -4,7 +4,14 @@
 reads them back. The schema is documented in results/README.md.
 """
 
-from commbench.record.layout import Bucket, Group, Variable, sweep_groups, training_groups
+from commbench.record.layout import (
+    Bucket,
+    Group,
+    Variable,
+    staleness_group,
+    sweep_groups,
+    training_groups,
+)
 from commbench.record.paths import check_output, default_path
 from commbench.record.reader import open_run, summary
 from commbench.record.runfile import RunFile
@@ -17,6 +24,7 @@ __all__ = [
     "check_output",
     "default_path",
     "open_run",
+    "staleness_group",
     "summary",
     "sweep_groups",
     "training_groups",

@@ -146,6 +146,30 @@ def training_groups(
     return [steps_group, timing, evaluation, _exchange_group(ranks, buckets)]
 
 
+def staleness_group(servers: Sequence[int], workers: Sequence[int], bins: int) -> Group:
+    """The group of an asynchronous training run, /staleness.
+
+    To fill: `staleness/{updates,clocks}` (servers, workers, bins), and of each
+    `staleness/NAME_{sum,largest}` (servers, workers). The last bin also holds all that is larger.
+    """
+    pair = ("server", "worker")
+    variables = {
+        "server": Variable(("server",), "MPI rank of the server", data=np.array(servers)),
+        "worker": Variable(("worker",), "MPI rank of the worker", data=np.array(workers)),
+        "staleness": Variable(
+            ("staleness",), "staleness, in the last bin this or more", data=np.arange(bins)
+        ),
+    }
+    for name, what in (
+        ("updates", "updates of the shard since the pull"),
+        ("clocks", "steps not complete at the pull"),
+    ):
+        variables[name] = Variable((*pair, "staleness"), f"gradients applied, by {what}")
+        variables[f"{name}_sum"] = Variable(pair, f"{what}, sum over the gradients")
+        variables[f"{name}_largest"] = Variable(pair, f"{what}, largest")
+    return Group("staleness", variables)
+
+
 def sweep_groups(
     *,
     sizes_bytes: Sequence[int],

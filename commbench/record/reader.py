@@ -69,6 +69,8 @@ def summary(path: Path) -> dict[str, Any]:
     evaluation's, unless the run itself named its final ones) and `buckets`, a list of one dict for
     each: bytes, algorithm, messages (sent by all ranks), hottest_rank (the first of them),
     hottest_rank_bytes, bound_bytes, percent_of_bound; NaN where the library sums;
+    of asynchronous training: staleness_updates_mean, staleness_updates_largest and
+    staleness_clocks_mean, staleness_clocks_largest, over all servers and workers;
     of a sweep: samples, samples_recorded and `sweep`, a list of one dict for each exchange and
     size that was measured: exchange, size_bytes, iterations, median_s (median over iterations of
     the slowest rank), hottest_rank_bytes, wrong.
@@ -85,6 +87,8 @@ def summary(path: Path) -> dict[str, Any]:
             result |= {k: v for k, v in _evaluation(file).items() if k not in result}
         if "exchange" in file and "bound_bytes" in file["exchange"]:  # not in the earliest files
             result["buckets"] = _buckets(file["exchange"])
+        if "staleness" in file:
+            result |= _staleness(file["staleness"])
         if "sweep" in file:
             result |= _sweep(file["sweep"])
     return result
@@ -165,6 +169,15 @@ def _buckets(table: Any) -> list[dict[str, Any]]:
         }
         for size, algorithm, (messages, sent, received), (hottest, bound) in columns
     ]
+
+
+def _staleness(table: Any) -> dict[str, Any]:
+    result = {}
+    for name in ("updates", "clocks"):
+        gradients, total = float(table[name][:].sum()), float(table[f"{name}_sum"][:].sum())
+        result[f"staleness_{name}_mean"] = total / gradients if gradients else math.nan
+        result[f"staleness_{name}_largest"] = float(table[f"{name}_largest"][:].max())
+    return result
 
 
 def _sweep(table: Any) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from commbench.record import (
     summary,
 )
 from commbench.record.reader import progress, to_json
+from commbench.report import read_report
 from record_samples import PHASES, RANKS, README, STEPS, create, fill_steps, sweep, training
 
 
@@ -68,6 +69,22 @@ def test_summary_of_a_run_that_recorded_nothing(tmp_path: Path) -> None:
     assert "top1" not in told
     assert "loss_last" not in told
     assert json.loads(to_json(told))["phases_s"] == dict.fromkeys(PHASES)
+
+
+def test_summary_of_an_asynchronous_run(tmp_path: Path) -> None:
+    with create(tmp_path / "run.h5") as run:
+        told = summary(run.path)
+        assert math.isnan(told["staleness_updates_mean"])
+        fill_steps(run, STEPS)
+        run["staleness/updates"][0] = [[3, 1, 0, 0], [1, 0, 0, 3]]
+        run["staleness/updates_sum"][0] = [1, 23]
+        run["staleness/updates_largest"][0] = [1, 11]
+    told = summary(run.path)
+    assert (told["staleness_updates_mean"], told["staleness_updates_largest"]) == (3, 11)
+    assert math.isnan(told["staleness_clocks_largest"])
+    assert f"{run.path.name}: gradients were 3.00 updates stale on average, 11 at most." in (
+        read_report([run.path]).notes
+    )
 
 
 def test_summary_of_a_killed_sweep(tmp_path: Path) -> None:
