@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import functools
 import inspect
-import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from importlib.metadata import EntryPoint, entry_points
@@ -16,6 +15,7 @@ from itertools import pairwise
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
+from commbench import spec as spec_text
 from commbench.errors import UserError
 from commbench.msccl import read
 from commbench.schedule import ClosedForm, Schedule
@@ -44,7 +44,7 @@ class Choice:
     @property
     def spec(self) -> str:
         """The text that chooses this exchange: ``parameter-server@server=dedicated``."""
-        own = "@".join([self.name, *(f"{key}={value}" for key, value in self.options.items())])
+        own = spec_text.join(self.name, self.options)
         return ":".join([*(f"{choice.spec}:{limit}" for limit, choice in self.smaller), own])
 
     @property
@@ -141,12 +141,7 @@ def topology_options(name: str) -> dict[str, inspect.Parameter]:
     """The options an exchange takes: the keyword-only parameters of `schedule`, or `choose`."""
     module = _module(name)
     function = module.choose if hasattr(module, "choose") else module.schedule
-    signature = inspect.signature(function, eval_str=True)
-    return {
-        key: parameter
-        for key, parameter in signature.parameters.items()
-        if parameter.kind is inspect.Parameter.KEYWORD_ONLY
-    }
+    return spec_text.keyword_options(function)
 
 
 def parse_exchange(spec: str, options: Mapping[str, str] | None = None) -> Choice:
@@ -163,20 +158,10 @@ def parse_exchange(spec: str, options: Mapping[str, str] | None = None) -> Choic
     """
     if ":" in spec:
         return _parse_by_size(spec, options or {})
-    name, *pairs = spec.split("@")
+    name, own = spec_text.split("--exchange", spec)
     module = _module(name)
-    given = dict(options or {})
-    for pair in pairs:
-        key, equals, value = pair.partition("=")
-        if not equals:
-            raise UserError(f"--exchange {spec}: {pair!r} is not of the form option=value")
-        given[key] = value
-    parameters = topology_options(name)
-    unknown = sorted(given.keys() - parameters.keys())
-    if unknown:
-        allowed = f"takes {', '.join(parameters)}" if parameters else "takes no options"
-        raise UserError(f"exchange {name} has no option {', '.join(unknown)}: it {allowed}")
-    values = {key: _convert(name, parameters[key], value) for key, value in given.items()}
+    given = {**(options or {}), **own}
+    values = spec_text.convert(f"exchange {name}", topology_options(name), given)
     return Choice(name, values, module)
 
 
@@ -277,20 +262,3 @@ def _from_file(path: str) -> SimpleNamespace:
 def _schedules(text: str, path: str) -> list[Schedule]:
     """What a file holds; one name on the command line is looked up several times."""
     return read(text, path)
-
-
-def _convert(name: str, parameter: inspect.Parameter, text: str) -> object:
-    kind = parameter.annotation
-    if typing.get_origin(kind) is typing.Literal:
-        choices = typing.get_args(kind)
-        if text not in choices:
-            raise UserError(
-                f"exchange {name}: {parameter.name}={text} is not one of {', '.join(choices)}"
-            )
-        return text
-    try:
-        return kind(text)
-    except ValueError:
-        raise UserError(
-            f"exchange {name}: {parameter.name}={text} is not of type {kind.__name__}"
-        ) from None
