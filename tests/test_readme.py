@@ -40,7 +40,7 @@ def test_every_readme_command_works(tmp_path: Path) -> None:
         elif line != ". .venv/bin/activate":  # the tests run in an activated environment
             run(["sh", "-c", f"cd {tmp_path} && {line}"], TIMEOUT_S, SHORT)
     files = sorted(path.name for path in (tmp_path / "results").glob("*.h5"))
-    assert sum("-train-" in name for name in files) == 5
+    assert sum("-train-" in name for name in files) == 6
     assert sum("-sweep-" in name for name in files) == 4
     assert sum("-tune-" in name for name in files) == 1
     assert (tmp_path / "results" / "comparison.png").stat().st_size > 20_000

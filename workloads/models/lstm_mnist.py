@@ -13,6 +13,7 @@ from typing import cast
 
 import torch
 
+from commbench.errors import UserError
 from commbench.workloads.models.layers import Layers, scaled, xavier
 from commbench.workloads.models.lstm import Lstm
 from commbench.workloads.models.network import Network
@@ -40,5 +41,11 @@ class MnistLstm(Network):
 
 
 def build(task: Task, width: float, generator: torch.Generator | None) -> MnistLstm:
-    """Builds the network for images of any size."""
+    """Builds the network for images of any size.
+
+    Raises:
+        UserError: if there is no pixel.
+    """
+    if task.size < 1:
+        raise UserError(f"image size {task.size} is too small for lstm-mnist: use 1 or more")
     return MnistLstm(task, width=width, layers=Layers(generator))
