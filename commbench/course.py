@@ -6,7 +6,9 @@ import math
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from commbench.arrays import arrays_for
 from commbench.asynchronous.terms import Terms
@@ -17,8 +19,10 @@ from commbench.record import Bucket, RunFile, default_path, staleness_group, tra
 from commbench.registry import Choice
 from commbench.schedule import Schedule
 from commbench.telemetry import PHASES
-from commbench.workloads.data import Dataset, load_data, order
+from commbench.workloads.data import Dataset, default_data, load_data, order
+from commbench.workloads.models import ModelChoice, parse_model
 from commbench.workloads.recipes.recipe import Plan, Recipe, load_recipe
+from commbench.workloads.task import Task
 
 
 @dataclass(frozen=True)
@@ -27,10 +31,11 @@ class Settings:
 
     model: str
     exchange: Choice
-    data: str
+    data: str | None
     data_folder: Path | None
-    classes: int
-    image_size: int
+    classes: int | None
+    image_size: int | None
+    width: float
     batch: int
     epochs: float
     steps: int | None
@@ -63,6 +68,8 @@ class Course:
         evaluate_after: numbers of steps, increasing; the last is all of them.
     """
 
+    model: ModelChoice
+    task: Task
     data: Dataset
     recipe: Recipe
     plan: Plan
@@ -89,6 +96,11 @@ class Course:
         meetings = frozenset(self.evaluate_after)
         return Terms(tuple(self.workers), staleness, meetings, self.total_steps)
 
+    def epoch_order(self, seed: int, epoch: int) -> NDArray[np.int64]:
+        """The training samples in the order in which an epoch takes them."""
+        count = len(self.data.train)
+        return np.arange(count) if self.data.in_order else order.epoch_order(count, seed, epoch)
+
 
 def prepare(job: Job, settings: Settings) -> Course:
     """Load and check everything a run needs.
@@ -101,19 +113,24 @@ def prepare(job: Job, settings: Settings) -> Course:
         arrays_for(settings.device, "float32", job.local_rank)
         recipe = load_recipe(settings.recipe)
         exchange = settings.exchange.scheduled(job.size)
+        model = parse_model(settings.model)
+        size = settings.image_size or model.published.laptop_size or None
+        task = model.task(settings.classes, size)
         plans = plan_all([exchange], job.size)
         workers = exchange.workers(job.size)
         data = load_data(
-            settings.data,
+            settings.data or default_data(task.kind),
             folder=settings.data_folder,
-            classes=settings.classes,
-            image_size=settings.image_size,
+            task=task,
+            batch=settings.batch,
             seed=settings.seed,
         )
         per_epoch = order.steps_per_epoch(len(data.train), settings.batch, len(workers))
         total = settings.steps or max(1, round(settings.epochs * per_epoch))
         every = max(1, round(settings.evaluate_every * per_epoch))
         return Course(
+            model=model,
+            task=task,
             data=data,
             recipe=recipe,
             plan=recipe.plan(settings.batch, total, settings.lr),
@@ -129,6 +146,18 @@ def prepare(job: Job, settings: Settings) -> Course:
     course = job.agree(check)
     job.on_root(lambda: prove_all(course.plans))
     return course
+
+
+def adaptation(published: Task, task: Task, width: float) -> str:
+    """How a model differs from the published one; "" where it does not."""
+    changes = []
+    if task.size != published.size:
+        changes.append(f"image size {task.size} instead of {published.size}")
+    if task.classes != published.classes:
+        changes.append(f"{task.classes} classes instead of {published.classes}")
+    if width != 1:
+        changes.append(f"width x{width:g}")
+    return ", ".join(changes)
 
 
 def create_run_file(
@@ -171,9 +200,16 @@ def create_run_file(
         seed=settings.seed,
         hosts=hosts,
         devices=devices,
-        options={**settings.as_options(), "threads": threads},
+        options={
+            **settings.as_options(),
+            "data": course.data.name,
+            "classes": course.task.classes,
+            "image_size": course.task.size if course.task.kind == "images" else None,
+            "threads": threads,
+        },
         attributes={
-            "model": settings.model,
+            "model": course.model.spec,
+            "adapted": adaptation(course.model.published, course.task, settings.width),
             "parameters": count,
             "exchange": settings.exchange.spec,
             "ranks": len(hosts),

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import functools
 import inspect
-import typing
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import EntryPoint, entry_points
@@ -17,11 +16,11 @@ from itertools import pairwise
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
+from commbench import spec as spec_text
 from commbench.errors import UserError
 from commbench.groups import Groups
 from commbench.msccl import read
 from commbench.schedule import ClosedForm, Schedule
-from commbench.specs import RULE, escape, split, unescape
 from commbench.units import Bytes
 
 GROUP = "commbench.topologies"
@@ -47,9 +46,7 @@ class Choice:
     @property
     def spec(self) -> str:
         """The text that chooses this exchange: ``parameter-server@server=dedicated``."""
-        own = "@".join(
-            [escape(self.name), *(f"{key}={value}" for key, value in self.options.items())]
-        )
+        own = spec_text.join(self.name, self.options)
         return ":".join([*(f"{choice.spec}:{limit}" for limit, choice in self.smaller), own])
 
     @property
@@ -185,13 +182,7 @@ def topology_options(name: str) -> dict[str, inspect.Parameter]:
     """
     module = _module(name)
     names = (one for one in ("choose", "synchronous", "schedule") if hasattr(module, one))
-    function = getattr(module, next(names))
-    signature = inspect.signature(function, eval_str=True)
-    return {
-        key: parameter
-        for key, parameter in signature.parameters.items()
-        if parameter.kind is inspect.Parameter.KEYWORD_ONLY
-    }
+    return spec_text.keyword_options(getattr(module, next(names)))
 
 
 def parse_exchange(spec: str, options: Mapping[str, str] | None = None) -> Choice:
@@ -206,23 +197,12 @@ def parse_exchange(spec: str, options: Mapping[str, str] | None = None) -> Choic
     Raises:
         UserError: unknown exchange, unknown option or impossible value.
     """
-    if len(split(spec, ":")) > 1:
+    if len(spec_text.cut(spec, ":")) > 1:
         return _parse_by_size(spec, options or {})
-    written, *pairs = split(spec, "@")
-    name = unescape(written)
+    name, own = spec_text.split("--exchange", spec)
     module = _module(name)
-    given = dict(options or {})
-    for pair in pairs:
-        key, equals, value = pair.partition("=")
-        if not equals:
-            raise UserError(f"--exchange {spec}: {pair!r} is not of the form option=value")
-        given[key] = value
-    parameters = topology_options(name)
-    unknown = sorted(given.keys() - parameters.keys())
-    if unknown:
-        allowed = f"takes {', '.join(parameters)}" if parameters else "takes no options"
-        raise UserError(f"exchange {name} has no option {', '.join(unknown)}: it {allowed}")
-    values = {key: _convert(name, parameters[key], value) for key, value in given.items()}
+    given = {**(options or {}), **own}
+    values = spec_text.convert(f"exchange {name}", topology_options(name), given)
     return Choice(name, values, module)
 
 
@@ -232,7 +212,9 @@ def parse_exchanges(specs: str, options: Mapping[str, str] | None = None) -> lis
     Raises:
         UserError: as `parse_exchange`, an exchange named twice, or an option that none takes.
     """
-    names = topology_names() if specs == "all" else [spec.strip() for spec in split(specs, ",")]
+    names = (
+        topology_names() if specs == "all" else [spec.strip() for spec in spec_text.cut(specs, ",")]
+    )
     choices = _parse_each(names, options or {})
     _refuse_twins(choices, specs)
     return choices
@@ -271,11 +253,12 @@ def _refuse_twins(choices: Sequence[Choice], specs: str) -> None:
 
 
 def _parse_by_size(spec: str, options: Mapping[str, str]) -> Choice:
-    names, sizes = split(spec, ":")[::2], split(spec, ":")[1::2]
+    names, sizes = spec_text.cut(spec, ":")[::2], spec_text.cut(spec, ":")[1::2]
     if len(names) == len(sizes) or "" in names:
         raise UserError(
             f"--exchange {spec}: write NAME:SIZE:NAME, such as tree:64K:halving-doubling:1M:ring; "
-            f"the last one sums all longer buffers{f' ({RULE})' if '.xml' in spec else ''}"
+            "the last one sums all longer buffers"
+            + (f" ({spec_text.RULE})" if ".xml" in spec else "")
         )
     try:
         limits = [Bytes(text) for text in sizes]
@@ -299,8 +282,8 @@ def _parse_each(specs: list[str], options: Mapping[str, str]) -> list[Choice]:
     taken = [
         {
             key
-            for part in split(spec, ":")[::2]
-            for key in topology_options(unescape(split(part, "@")[0]))
+            for part in spec_text.cut(spec, ":")[::2]
+            for key in topology_options(spec_text.unescape(spec_text.cut(part, "@")[0]))
         }
         for spec in specs
     ]
@@ -320,7 +303,7 @@ def _module(name: str) -> ModuleType | SimpleNamespace:
     if name not in entries:
         raise UserError(
             f"no exchange {name!r}: choose from {', '.join(topology_names())}, or give the path of "
-            f"an MSCCL file, algo.xml ({RULE})"
+            f"an MSCCL file, algo.xml ({spec_text.RULE})"
         )
     module = entries[name].load()
     assert isinstance(module, ModuleType), f"{name}: the entry point must name a module"
@@ -331,7 +314,9 @@ def _from_file(path: str) -> SimpleNamespace:
     try:
         text = Path(path).read_text(encoding="utf-8")
     except OSError as error:
-        raise UserError(f"cannot read the exchange {path}: {error.strerror} ({RULE})") from error
+        raise UserError(
+            f"cannot read the exchange {path}: {error.strerror} ({spec_text.RULE})"
+        ) from error
     except UnicodeDecodeError as error:
         raise UserError(f"cannot read the exchange {path}: not UTF-8 text") from error
     schedules = _schedules(text, path)
@@ -348,20 +333,3 @@ def _from_file(path: str) -> SimpleNamespace:
 def _schedules(text: str, path: str) -> list[Schedule]:
     """What a file holds; one name on the command line is looked up several times."""
     return read(text, path)
-
-
-def _convert(name: str, parameter: inspect.Parameter, text: str) -> object:
-    kind = parameter.annotation
-    if typing.get_origin(kind) is typing.Literal:
-        choices = typing.get_args(kind)
-        if text not in choices:
-            raise UserError(
-                f"exchange {name}: {parameter.name}={text} is not one of {', '.join(choices)}"
-            )
-        return text
-    try:
-        return kind(text)
-    except ValueError as error:
-        # What int and float have to say is not for users.
-        told = f" is not of type {kind.__name__}" if kind in (int, float) else f": {error}"
-        raise UserError(f"exchange {name}: {parameter.name}={text}{told}") from None

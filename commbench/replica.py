@@ -10,7 +10,6 @@ from time import perf_counter
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch.nn import functional
 
 from commbench.arrays import Array, arrays_for, to_torch
 from commbench.buckets import single_bucket
@@ -21,6 +20,7 @@ from commbench.schedule import Schedule
 from commbench.transport import open_transport
 from commbench.workloads.data import Split
 from commbench.workloads.models.dropout import sample_keys, set_samples
+from commbench.workloads.models.network import Network
 from commbench.workloads.recipes.recipe import Plan, Recipe
 from commbench.workloads.recipes.sgd import CaffeSGD, parameter_groups
 
@@ -36,7 +36,7 @@ class Replica:
     def __init__(
         self,
         job: Job,
-        model: torch.nn.Module,
+        model: Network,
         *,
         recipe: Recipe,
         plan: Plan,
@@ -110,8 +110,8 @@ class Replica:
             seed: of the run.
 
         Returns:
-            The sum of the losses of this rank's samples, and the seconds of each phase:
-            input, forward, backward, exchange, update.
+            The sum of the losses of this rank's samples, of which each is a mean over its terms,
+            and the seconds of each phase: input, forward, backward, exchange, update.
         """
         marks = [perf_counter()]
 
@@ -119,13 +119,13 @@ class Replica:
             self.synchronize()
             marks.append(perf_counter())
 
-        images, labels = data.batch(share)
-        images, labels = images.to(self.device), labels.to(self.device)
+        inputs, targets = data.batch(share)
+        inputs, targets = inputs.to(self.device), targets.to(self.device)
         set_samples(self.model, sample_keys(seed, epoch, share))
         mark()
         self.model.train()
         self.bucket.clear()
-        loss_sum = functional.cross_entropy(self.model(images), labels, reduction="sum")
+        loss_sum = self.model.loss_sum(inputs, targets)
         mark()
         # Divided by the global batch before the gradients are added, so their sum is the mean.
         (loss_sum / global_batch).backward()  # type: ignore[no-untyped-call]
@@ -135,7 +135,7 @@ class Replica:
         self.update(step)
         mark()
         seconds = [after - before for before, after in pairwise(marks)]
-        return loss_sum.item(), seconds
+        return loss_sum.item() / self.model.loss_terms, seconds
 
     def exchange_gradient(self, step: int) -> None:
         """Add up the ranks' gradients in the bucket."""
@@ -162,13 +162,27 @@ class Replica:
         self.model.eval()
         totals = np.zeros(3)
         for start in range(0, len(share), _EVALUATION_BATCH):
-            images, labels = data.batch(share[start : start + _EVALUATION_BATCH])
-            labels = labels.to(self.device)
-            logits = self.model(images.to(self.device))
-            guesses = logits.topk(min(5, logits.shape[1])).indices == labels[:, None]
-            loss = functional.cross_entropy(logits, labels, reduction="sum")
-            totals += [guesses[:, 0].sum().item(), guesses.sum().item(), loss.item()]
+            inputs, targets = data.batch(share[start : start + _EVALUATION_BATCH])
+            score = self.model.score(inputs.to(self.device), targets.to(self.device))
+            totals += score.cpu().numpy()
         return totals
+
+    @torch.no_grad()
+    def mean_statistics(self, job: Job, workers: int) -> None:
+        """Give every rank the mean over the workers of BatchNorm's running statistics.
+
+        Each worker normalises by its own share of a batch and keeps its own running mean and
+        variance; evaluated with those, the result would depend on who evaluates what.
+        """
+        own = [buffer for buffer in self.model.buffers() if buffer.is_floating_point()]
+        if not own:
+            return
+        flat = torch.cat([buffer.flatten() for buffer in own]).double()
+        total = job.all_sum(flat.cpu().numpy() * self.contributes)
+        job.broadcast(total)  # the sum may have been added in another order elsewhere
+        means = torch.split(torch.from_numpy(total / workers), [one.numel() for one in own])
+        for buffer, mean in zip(own, means, strict=True):
+            buffer.copy_(mean.view_as(buffer))
 
     def fingerprint(self) -> str:
         """SHA-256 of all weights, in the model's order."""

@@ -30,7 +30,6 @@ from commbench.record import RunFile
 from commbench.replica import Replica
 from commbench.telemetry import PHASES, Row, Telemetry
 from commbench.workloads.data import order
-from commbench.workloads.models import build_model
 
 
 @dataclass(frozen=True)
@@ -63,13 +62,14 @@ def train(job: Job, settings: Settings) -> Outcome | None:
     torch.backends.cudnn.benchmark = False
     torch.backends.cudnn.deterministic = True
     model = job.agree(
-        lambda: build_model(
-            settings.model,
-            classes=settings.classes,
-            image_size=settings.image_size,
-            seed=settings.seed,
-        )
+        lambda: course.model.build(course.task, width=settings.width, seed=settings.seed)
     )
+    least = model.smallest_batch * len(course.workers)
+    if settings.batch < least:
+        raise UserError(
+            f"global batch {settings.batch} on {len(course.workers)} workers: {course.model.name} "
+            f"normalises by the batch of each, which takes two samples; use {least} or more"
+        )
     replica = open_replica(
         job,
         model,
@@ -142,7 +142,8 @@ class _Run:
                     loss_sum, seconds = self.replica.serve(step)
                 else:
                     if step_in_epoch == 0:
-                        samples = order.epoch_order(len(course.data.train), settings.seed, epoch)
+                        samples = course.epoch_order(settings.seed, epoch)
+                        self.replica.model.start_epoch()
                     batch = order.global_batch(samples, step_in_epoch, settings.batch)
                     loss_sum, seconds = self.replica.step(
                         course.data.train,
@@ -213,6 +214,7 @@ class _Run:
     def evaluate(self, steps: int, index: int) -> None:
         """Test on all ranks, each on its share, and check that their weights agree."""
         job, course = self.job, self.course
+        self.replica.mean_statistics(job, len(course.workers))
         totals = np.zeros(3)
         if self.replica.contributes:
             everything = np.arange(len(course.data.test))
@@ -235,9 +237,12 @@ class _Run:
         names = ("step", "epoch", "time_s", "top1", "top5", "loss")
         for name, value in zip(names, values, strict=True):
             self.file[f"eval/{name}"][index] = value
+        perplexity = ""
+        if course.task.kind == "text" and totals[2] < 100:
+            perplexity = f", perplexity {math.exp(totals[2]):.2f}"
         self.display.say(
             f"epoch {epoch:.2f}: top-1 {self.top1:.2%}, top-5 {self.top5:.2%}, test loss "
-            f"{totals[2]:.4f}, after {self.train_s:.1f} s of training"
+            f"{totals[2]:.4f}{perplexity}, after {self.train_s:.1f} s of training"
         )
 
     def check_weights(self, steps: int) -> None:

@@ -26,7 +26,7 @@ from commbench.errors import UserError
 from commbench.job import Job
 from commbench.paired import RISK, ratios_to, rounds_needed
 from commbench.registry import Choice, admitted
-from commbench.specs import split
+from commbench.spec import cut
 from commbench.units import Bytes
 
 AUTO = "auto"
@@ -295,7 +295,7 @@ def resolve_auto(
     Raises:
         UserError: on every rank, if this setting was not tuned.
     """
-    names = [spec.strip() for spec in split(specs, ",")]
+    names = [spec.strip() for spec in cut(specs, ",")]
     if AUTO not in names:
         return specs
     setting = setting_of(job, device=device, dtype=dtype, transport=transport)

@@ -103,7 +103,7 @@ def test_without_exchange_ranks_drift_apart_and_the_run_goes_on(folder: Path) ->
         (["--data", "mnist"], "unknown data 'mnist': choose from"),
         (["--data", "fashion-mnist", "--data-folder", "/nowhere"], "/nowhere"),
         (["--recipe", "goyal"], "unknown recipe 'goyal': choose from firecaffe-nin"),
-        (["--model", "nix"], "unknown model 'nix': choose from nin"),
+        (["--model", "nix"], "unknown model 'nix': choose from alexnet"),
         (["--data", "fashion-mnist-subset", "--classes", "9"], "9"),
         (["--device", "cuda"], "no CUDA device"),
         (["--output", "/nowhere/run.h5"], "/nowhere"),

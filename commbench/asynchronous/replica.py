@@ -7,7 +7,6 @@ from time import perf_counter
 from typing import Any
 
 import numpy as np
-import torch
 
 from commbench.arrays import to_torch
 from commbench.asynchronous.histogram import MEASURES, describe
@@ -21,6 +20,7 @@ from commbench.job import Job
 from commbench.record import RunFile
 from commbench.replica import Replica
 from commbench.schedule import Schedule
+from commbench.workloads.models.network import Network
 from commbench.workloads.recipes.recipe import Plan, Recipe
 
 
@@ -30,7 +30,7 @@ class AsynchronousReplica(Replica):
     def __init__(
         self,
         job: Job,
-        model: torch.nn.Module,
+        model: Network,
         *,
         recipe: Recipe,
         plan: Plan,

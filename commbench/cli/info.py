@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+
+from commbench.errors import UserError
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -21,12 +24,23 @@ _APART = {
 
 @click.command("info")
 @click.argument("file", required=False, type=click.Path(path_type=Path))
+@click.option(
+    "--models",
+    is_flag=True,
+    help="Tell the models that can be trained: parameters, tensors, multiply-adds and activations.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of tables.")
-def command(file: Path | None, as_json: bool) -> None:
+def command(file: Path | None, models: bool, as_json: bool) -> None:
     """Tell what a run FILE says; without FILE, what this installation can do.
 
     FILE may belong to a run that still goes on or was killed.
     """
+    if models:
+        if file is not None:
+            raise UserError(f"--models tells of no file: drop {file}, or drop --models")
+        costs = _models()
+        click.echo(json.dumps(costs, indent=2)) if as_json else _show([_model_table(costs)])
+        return
     if file is None:
         installation = _installation()
         click.echo(json.dumps(installation, indent=2)) if as_json else _show(
@@ -63,6 +77,45 @@ def _installation() -> dict[str, Any]:
         "transports": list(TRANSPORTS),
         "environment": environment.variables(),
     }
+
+
+def _models() -> list[dict[str, Any]]:
+    """Every published model as trained, for one sample of the published size."""
+    from dataclasses import asdict
+
+    from commbench.workloads.models import build_model, published_models
+    from commbench.workloads.models.cost import count_cost
+
+    told = []
+    for spec in published_models():
+        model = build_model(spec, seed=None)
+        shape = list(model.task.shape)
+        cost = asdict(count_cost(model, training=True))
+        told.append({"model": spec, "takes": model.task.kind, "shape": shape, **cost})
+    return told
+
+
+def _model_table(costs: list[dict[str, Any]]) -> Table:
+    from rich.table import Table
+
+    table = Table(
+        title="one forward pass of one sample in training, at the published size",
+        title_justify="left",
+        caption="activations: numbers that enter convolutions, dense and recurrent layers",
+        caption_justify="left",
+        box=None,
+    )
+    table.add_column("model", no_wrap=True)
+    table.add_column("takes")
+    for heading in ("parameters", "tensors", "MACs", "activations"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for cost in costs:
+        numbers = (cost[name] for name in ("parameters", "tensors", "macs", "inputs"))
+        shape = "x".join(map(str, cost["shape"]))
+        table.add_row(
+            cost["model"], f"{cost['takes']} {shape}", *(f"{number:,}" for number in numbers)
+        )
+    return table
 
 
 def _run_tables(run: dict[str, Any]) -> list[Table]:
@@ -153,7 +206,8 @@ def _text(value: object) -> str:
 def _show(tables: list[Table]) -> None:
     from rich.console import Console
 
-    console = Console(highlight=False)
+    # Piped into a file, a table is as wide as it needs to be.
+    console = Console(width=None if sys.stdout.isatty() else 160, highlight=False)
     for i, table in enumerate(tables):
         if i:
             console.print()

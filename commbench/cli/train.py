@@ -15,7 +15,13 @@ if TYPE_CHECKING:
 
 
 @click.command("train")
-@click.option("--model", default="nin", show_default=True, help="The network.")
+@click.option(
+    "--model",
+    default="nin",
+    show_default=True,
+    help="The network, NAME[@option=value...], such as alexnet@groups=2; "
+    "`commbench info --models` lists them.",
+)
 @click.option(
     "--exchange",
     default="tree",
@@ -25,10 +31,10 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--data",
-    default="fashion-mnist-subset",
-    show_default=True,
     help="fashion-mnist-subset (shipped: 10,000 training and 2,000 test images), fashion-mnist "
-    "(all 70,000, from Debian's dataset-fashion-mnist or --data-folder) or synthetic.",
+    "(all 70,000, from Debian's dataset-fashion-mnist or --data-folder) or synthetic (images, text "
+    "or frames, as the model takes). [default: fashion-mnist-subset; synthetic where the model "
+    "takes no images]",
 )
 @click.option(
     "--data-folder",
@@ -38,17 +44,22 @@ if TYPE_CHECKING:
 @click.option(
     "--classes",
     type=click.IntRange(min=2),
-    default=1000,
-    show_default=True,
-    help="Width of the classifier. 1000 is the published network with its real gradient, 30.4 MB; "
-    "NiN's last ReLU lets single classes of a narrow one die early on.",
+    help="Width of the classifier; of a language model, the vocabulary. With 1000 NiN is the "
+    "published network with its real gradient, 30.4 MB; its last ReLU lets single classes of a "
+    "narrow one die early on. [default: as published]",
 )
 @click.option(
     "--image-size",
     type=click.IntRange(min=1),
-    default=48,
+    help="Side of the images in pixels, scaled up or down; most papers use 224. "
+    "[default: 48, and 28 for lstm-mnist]",
+)
+@click.option(
+    "--width",
+    type=click.FloatRange(min=0, min_open=True),
+    default=1.0,
     show_default=True,
-    help="Side of the images in pixels, scaled up or down; the papers use 224.",
+    help="Multiplies the channels of all layers but the last, to fit a model to a laptop.",
 )
 @click.option(
     "--batch",

@@ -104,6 +104,29 @@ def write(report: Report, path: Path, title: str | None, size: int | None) -> No
     Raises:
         UserError: the file cannot be written.
     """
+    _save(lambda: compose(report, title, size), path)
+
+
+def write_panel(draw: Callable[[Any], None], path: Path) -> None:
+    """Draw one panel into the file at `path`, whole or not at all.
+
+    Raises:
+        UserError: the file cannot be written.
+    """
+
+    def compose_panel() -> Figure:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+
+        figure = Figure(figsize=_PANEL_INCHES, layout="constrained")
+        FigureCanvasAgg(figure)
+        draw(figure.add_subplot())
+        return figure
+
+    _save(compose_panel, path)
+
+
+def _save(compose: Callable[[], Figure], path: Path) -> None:
     import matplotlib as mpl
 
     kind = path.suffix.lower().removeprefix(".")
@@ -111,7 +134,7 @@ def write(report: Report, path: Path, title: str | None, size: int | None) -> No
     metadata = {"Date": None} if kind == "svg" else {"Software": None}
     image = io.BytesIO()
     with mpl.rc_context(SETTINGS):
-        compose(report, title, size).savefig(image, format=kind, dpi=150, metadata=metadata)
+        compose().savefig(image, format=kind, dpi=150, metadata=metadata)
     try:
         path.write_bytes(image.getvalue())
     except OSError as error:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from commbench.specs import split
+from commbench.spec import cut
 
 # Okabe and Ito's palette; yellow, which white paper swallows, is left out.
 _FIXED = {
@@ -69,17 +69,17 @@ def looks(exchanges: Sequence[str]) -> dict[str, Look]:
     The exchanges that come with commbench keep theirs in every figure; others take what is free, in
     the order of their names. Variants of one exchange share its colour and differ in the marker.
     """
-    names = sorted({split(exchange, "@")[0] for exchange in exchanges} - _FIXED.keys())
+    names = sorted({cut(exchange, "@")[0] for exchange in exchanges} - _FIXED.keys())
     colours = _FIXED | {name: _FREE[turn % len(_FREE)] for turn, name in enumerate(names)}
     order = list(colours)
     variants: dict[str, list[str]] = {}
     for exchange in sorted(exchanges):
-        variants.setdefault(split(exchange, "@")[0], []).append(exchange)
+        variants.setdefault(cut(exchange, "@")[0], []).append(exchange)
     return {
         exchange: Look(
             colours[name],
             _MARKERS[(order.index(name) + turn) % len(_MARKERS)],
-            hollow=len(split(exchange, "@")) > 1,
+            hollow=len(cut(exchange, "@")) > 1,
         )
         for name, group in variants.items()
         for turn, exchange in enumerate(group)

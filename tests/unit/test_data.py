@@ -16,6 +16,7 @@ from commbench.errors import UserError
 from commbench.workloads.data import data_names, fashion, load_data
 from commbench.workloads.data.idx import decode_idx, encode_idx, read_idx
 from commbench.workloads.data.order import epoch_order, global_batch, steps_per_epoch, worker_share
+from commbench.workloads.task import Task
 
 needs_full = pytest.mark.skipif(
     not fashion.DEBIAN_FOLDER.exists(),
@@ -24,7 +25,8 @@ needs_full = pytest.mark.skipif(
 
 
 def load(name="fashion-mnist-subset", folder=None, classes=10, image_size=48, seed=0):
-    return load_data(name, folder=folder, classes=classes, image_size=image_size, seed=seed)
+    task = Task("images", classes=classes, size=image_size)
+    return load_data(name, folder=folder, task=task, batch=32, seed=seed)
 
 
 @pytest.fixture(scope="module")

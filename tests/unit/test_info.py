@@ -148,6 +148,25 @@ assert not MPI.Is_initialized()
     assert installation["mpi_library"] in told()
 
 
+def test_models_are_listed_with_their_costs() -> None:
+    models = {told["model"]: told for told in json.loads(info("--models", "--json"))}
+    assert models["nin"] == {
+        "model": "nin",
+        "takes": "images",
+        "shape": [3, 224, 224],
+        "parameters": 7_595_176,
+        "tensors": 24,
+        "macs": 1_100_188_800,
+        "inputs": 1_414_240,
+    }
+    assert models["lstm-ptb@size=medium"]["shape"] == [35]
+    rows = [line.split() for line in info("--models").splitlines()]
+    row = ["alexnet", "images", "3x227x227", "62,378,344", "16", "1,135,256,096", "415,035"]
+    assert row in rows
+    with pytest.raises(UserError, match=r"drop run\.h5, or drop --models"):
+        info("run.h5", "--models")
+
+
 def test_versions_are_those_installed() -> None:
     found = environment.versions()
     assert found["numpy"] == np.__version__

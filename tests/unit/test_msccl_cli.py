@@ -10,7 +10,7 @@ from commbench.cli.verify import command
 from commbench.errors import UserError
 from commbench.proof import prove
 from commbench.registry import parse_exchange, parse_exchanges
-from commbench.specs import escape
+from commbench.spec import escape
 
 FILES = Path(__file__).parent.parent / "msccl"
 RING4 = str(FILES / "ring4.xml")

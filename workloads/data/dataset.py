@@ -25,8 +25,9 @@ class Split(Protocol):
         """The samples at `indices` `(b,) int64`, on the CPU.
 
         Returns:
-            Images `(b, 3, S, S) float32`, mean-subtracted in the 0-255 range, and labels
-            `(b,) int64`. A sample's numbers do not depend on the rest of the batch.
+            Images `(b, 3, S, S) float32`, mean-subtracted in the 0-255 range, or frames
+            `(b, size) float32`, and labels `(b,) int64`; or texts `(b, words) int64` and the word
+            after each, alike. A sample's numbers do not depend on the rest of the batch.
         """
         ...
 
@@ -41,6 +42,7 @@ class Dataset:
         classes: width of the classifier's head; every label is below it.
         train: what is trained on.
         test: what top-1 is measured on.
+        in_order: an epoch takes the training samples by increasing index; otherwise shuffled.
     """
 
     name: str
@@ -48,6 +50,7 @@ class Dataset:
     classes: int
     train: Split
     test: Split
+    in_order: bool = False
 
 
 @dataclass(frozen=True, eq=False)

@@ -26,7 +26,7 @@ def make_synthetic(*, classes: int, image_size: int, seed: int) -> Dataset:
     if classes < 2:
         raise UserError(f"{classes} classes: synthetic data needs at least 2")
     cells = _SIDE // _CELL
-    coarse = _random_bytes(seed, 0, classes * cells * cells).reshape(classes, cells, cells)
+    coarse = random_bytes(seed, 0, classes * cells * cells).reshape(classes, cells, cells)
     patterns = coarse.repeat(_CELL, axis=1).repeat(_CELL, axis=2)
     return gray_dataset(
         "synthetic",
@@ -42,11 +42,12 @@ def _split(
     patterns: NDArray[np.uint8], samples: int, seed: int, stream: int
 ) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
     labels = np.arange(samples, dtype=np.int64) % len(patterns)
-    noise = _random_bytes(seed, stream, samples * _SIDE * _SIDE).reshape(samples, _SIDE, _SIDE)
+    noise = random_bytes(seed, stream, samples * _SIDE * _SIDE).reshape(samples, _SIDE, _SIDE)
     return patterns[labels] // 2 + noise // 2, labels
 
 
-def _random_bytes(seed: int, stream: int, count: int) -> NDArray[np.uint8]:
+def random_bytes(seed: int, stream: int, count: int) -> NDArray[np.uint8]:
+    """Raw bytes of the generator keyed by (seed, stream), the same everywhere."""
     # Raw words: NumPy promises the streams of bit generators for ever, those of distributions not.
     generator = np.random.Philox(key=np.array([seed, stream], np.uint64))
     words: NDArray[np.uint64] = generator.random_raw(-(-count // 8)).astype("<u8")
