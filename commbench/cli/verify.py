@@ -108,7 +108,7 @@ def command(
         print(json.dumps([result.to_dict() for result in results], indent=2))
     else:
         _print_table(results, count)
-        for reason in refused:
+        for reason in dict.fromkeys(refused):
             print(f"left out: {reason}")
     if not all(result.ok for result in results):
         sys.exit(1)

@@ -28,7 +28,7 @@ def bucket(choice: Choice, size: int, count: int) -> Any:
     course: Any = SimpleNamespace(
         algorithm=lambda nbytes: choice, schedules=lambda nbytes: choice.schedules(size)
     )
-    return _bucket(course, count, 4)
+    return _bucket(choice, course, count, 4)
 
 
 @pytest.mark.parametrize("size", [2, 3, 4, 7, 8, 12])

@@ -78,5 +78,6 @@ def test_impossible_numbers_of_ranks_are_told(ranks: str) -> None:
 def test_all_leaves_out_what_does_not_fit_and_says_so() -> None:
     code, text = run("--exchange", "all", "--ranks", "2-4")
     assert code == 0
-    assert text.count("left out") == 1
+    assert text.count("left out") == 2
+    assert text.count("left out: --exchange ps-async: an asynchronous exchange") == 1
     assert "left out: --exchange halving-doubling on 3 ranks: works on powers of two" in text
