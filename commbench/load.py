@@ -15,6 +15,12 @@ def by_library(schedules: Sequence[Schedule]) -> bool:
     return any(isinstance(op, AllReduce) for step in steps for op in step.ops)
 
 
+def only_by_library(schedules: Sequence[Schedule]) -> bool:
+    """Whether the library's own all-reduce does all of it."""
+    ops = [op for schedule in schedules for step in schedule.rounds for op in step.ops]
+    return bool(ops) and all(isinstance(op, AllReduce) for op in ops)
+
+
 def loads(schedules: Sequence[Schedule], count: int) -> list[Traffic] | None:
     """What every rank moves for a buffer of `count` elements; None where nobody knows."""
     if by_library(schedules):

@@ -15,6 +15,7 @@ from commbench.arrays import Array, arrays_for, to_torch
 from commbench.buckets import single_bucket
 from commbench.exchange import Exchange
 from commbench.job import Job
+from commbench.load import only_by_library
 from commbench.record import RunFile
 from commbench.schedule import Schedule
 from commbench.transport import open_transport
@@ -69,6 +70,11 @@ class Replica:
             value = parameter.detach().cpu()
             job.broadcast(value.numpy())
             parameter.data.copy_(value)
+        # The library gets memory of the kind that it is used to: shared pages slow it down.
+        count = sum(one.numel() for one in self.model.parameters() if one.requires_grad)
+        schedule = schedule_for(count * arrays.kind.itemsize)
+        if transport == "auto" and only_by_library([schedule]):
+            transport = "mpi"
         self.transport = open_transport(transport, job, arrays)
         buffers: list[Array] = []
 
@@ -79,7 +85,6 @@ class Replica:
         self.bucket = single_bucket(self.model.parameters(), allocate)
         self.buffer = buffers[0]
         self.plan = plan
-        schedule = schedule_for(self.bucket.nbytes)
         self.contributes, self.reduces = schedule.contributes, schedule.reduces
         self.optimizer = CaffeSGD(
             parameter_groups(self.model, recipe),

@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from commbench.arrays import Arrays, arrays_for
+from commbench.arrays import Array, Arrays, arrays_for
 from commbench.errors import UserError
 from commbench.exchange import Exchange
 from commbench.job import Job
-from commbench.load import by_library, hottest, least
+from commbench.load import hottest, least, only_by_library
 from commbench.plans import Plans, plan_all, prove_all
 from commbench.record import RunFile, default_path, sweep_groups
 from commbench.registry import Choice
@@ -62,6 +62,7 @@ class _Candidate:
     choice: Choice
     schedules: list[Schedule]
     exchange: Exchange
+    buffer: Array
     contributes: bool
     expected: NDArray[Any] | None
     wrong: int = 0
@@ -186,7 +187,12 @@ class _Sweep:
         self.file = file
         self.show = show
         self.counts = _counts(settings.sizes_bytes, self.arrays)
-        self.buffer = transport.allocate(max(self.counts))
+        self.buffer = self.private = transport.allocate(max(self.counts))
+        self.library = transport
+        if transport.name != "mpi" and any(map(only_by_library, plans.values())):
+            # The library gets memory of the kind that it is used to: shared pages slow it down.
+            self.library = open_transport("mpi", job, self.arrays)
+            self.private = self.library.allocate(max(self.counts))
         inputs = fill(max(self.counts), job.rank, job.size, settings.dtype)
         self.inputs = self.arrays.from_values(inputs)
 
@@ -227,9 +233,10 @@ class _Sweep:
             schedules = self.plans[choice.for_bytes(nbytes, self.job.size).spec]
             workers = tuple(rank for rank, plan in enumerate(schedules) if plan.contributes)
             own = schedules[self.job.rank]
-            exchange = Exchange(
-                own, self.buffer[:count], self.transport, timeout_s=self.settings.timeout_s
-            )
+            library = only_by_library(schedules)
+            buffer = (self.private if library else self.buffer)[:count]
+            transport = self.library if library else self.transport
+            exchange = Exchange(own, buffer, transport, timeout_s=self.settings.timeout_s)
             expected = None
             if self.settings.check and own.contributes and own.reduces:
                 if workers not in sums:
@@ -237,20 +244,22 @@ class _Sweep:
                     total = _scatter(np.sum(periods, axis=0), count)
                     sums[workers] = self.arrays.from_values(total)
                 expected = sums[workers]
-            candidates.append(_Candidate(choice, schedules, exchange, own.contributes, expected))
+            candidates.append(
+                _Candidate(choice, schedules, exchange, buffer, own.contributes, expected)
+            )
         return candidates
 
     def once(self, candidate: _Candidate, count: int, check: bool) -> float:
         """One exchange, timed from a barrier to this rank's own end; in seconds."""
         # Fresh inputs each time: sums of sums would soon leave the range of the type.
-        self.arrays.assign(self.buffer[:count], self.inputs[:count])
+        self.arrays.assign(candidate.buffer, self.inputs[:count])
         self.arrays.synchronize()
         self.job.barrier()
         start = perf_counter()
         candidate.exchange.run()
         seconds = perf_counter() - start
         if check and candidate.expected is not None:
-            candidate.wrong += self.arrays.differences(self.buffer[:count], candidate.expected)
+            candidate.wrong += self.arrays.differences(candidate.buffer, candidate.expected)
         return seconds
 
     def row(self, candidate: _Candidate, count: int, wrong: int) -> Row:
@@ -265,7 +274,9 @@ class _Sweep:
         moved = hottest(candidate.schedules, count) * itemsize
         return Row(
             exchange=candidate.choice.spec,
-            transport="mpi" if by_library(candidate.schedules) else self.transport.name,
+            transport=(
+                self.library if only_by_library(candidate.schedules) else self.transport
+            ).name,
             size=size,
             count=count,
             dtype=self.settings.dtype,

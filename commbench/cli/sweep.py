@@ -195,13 +195,14 @@ class _Table:
         width = name_width(choice.spec for choice in self.settings.exchanges)
         if not self.begun:
             self.begun = True
-            for line in table_header(self.facts(row.transport), width):
+            for line in table_header(self.facts(), width):
                 print(line, file=self.stream)
         print(table_row(row, width), file=self.stream, flush=True)
 
-    def facts(self, transport: str) -> dict[str, object]:
+    def facts(self) -> dict[str, object]:
         """What the ``#`` lines tell."""
         from commbench import environment
+        from commbench.transport import transport_name
 
         settings = self.settings
         return {
@@ -209,7 +210,7 @@ class _Table:
             "MPI": environment.mpi_library(),
             "ranks": f"{self.job.size}, {self.job.local_size} of them on {self.job.host}",
             "device": settings.device,
-            "transport": transport,
+            "transport": transport_name(settings.transport, settings.device),
             "iterations": f"{settings.iterations} after {settings.warmup} to warm up, "
             "exchanges in turn",
             **{f"left out ({number})": why for number, why in enumerate(self.left_out, 1)},

@@ -82,8 +82,8 @@ class Transport(Protocol):
 TRANSPORTS = ("mpi", "shared-memory")
 
 
-def open_transport(name: str, job: Job, arrays: Arrays) -> Transport:
-    """Open a transport by name over all ranks of the job; collective.
+def transport_name(name: str, device: str) -> str:
+    """The transport that a name stands for, of buffers on "cpu" or a GPU.
 
     ``auto`` is shared memory between ranks of a node and MPI between nodes, for buffers on the
     CPU, and MPI for buffers on GPUs.
@@ -93,9 +93,20 @@ def open_transport(name: str, job: Job, arrays: Arrays) -> Transport:
     """
     if name not in ("auto", *TRANSPORTS):
         raise UserError(f"no transport {name!r}: choose from auto, {', '.join(TRANSPORTS)}")
-    if name == "shared-memory" and arrays.device != "cpu":
+    if name == "shared-memory" and device != "cpu":
         raise UserError("--transport shared-memory is for --device cpu: use auto or mpi")
-    if name == "mpi" or arrays.device != "cpu":
+    if name == "auto":
+        return "shared-memory" if device == "cpu" else "mpi"
+    return name
+
+
+def open_transport(name: str, job: Job, arrays: Arrays) -> Transport:
+    """Open a transport by name over all ranks of the job; collective.
+
+    Raises:
+        UserError: as of `transport_name`.
+    """
+    if transport_name(name, arrays.device) == "mpi":
         from commbench.transport.mpi import MPITransport
 
         return MPITransport(job, arrays)
