@@ -20,7 +20,7 @@ from commbench.workloads.models import (
 from commbench.workloads.models.cost import count_cost
 from commbench.workloads.models.dropout import sample_keys, set_samples
 
-# FACTS of the literature: parameters, tensors, millions of MACs, numbers that enter conv and dense
+# Figures of the literature: parameters, tensors, millions of MACs, numbers that enter conv and dense
 # layers, of the training network at its published size. Layer tables and prototxt files agree.
 PUBLISHED = {
     "nin": (7_595_176, 24, 1100.19, 1_414_240),
