@@ -14,7 +14,7 @@ from commbench.arrays import arrays_for
 from commbench.asynchronous.terms import Terms
 from commbench.job import Job
 from commbench.load import least, loads
-from commbench.plans import Plans, plan_all, prove_all
+from commbench.plans import Plans, plan_all
 from commbench.record import Bucket, RunFile, default_path, staleness_group, training_groups
 from commbench.registry import Choice
 from commbench.schedule import Schedule
@@ -63,7 +63,7 @@ class Course:
 
     Attributes:
         exchange: the one with a schedule; in place of an asynchronous one, its synchronous form.
-        plans: its schedules, and so what a step makes each rank send and receive.
+        plans: its schedules, and so what a step makes this rank send and receive.
         workers: the ranks with data.
         evaluate_after: numbers of steps, increasing; the last is all of them.
     """
@@ -85,9 +85,9 @@ class Course:
         """The exchange that sums a bucket of so many bytes."""
         return self.exchange.for_bytes(nbytes, self.ranks)
 
-    def schedules(self, nbytes: int) -> list[Schedule]:
-        """Its schedules, of all ranks."""
-        return self.plans[self.algorithm(nbytes).spec]
+    def schedule(self, nbytes: int) -> Schedule:
+        """Its schedule for this rank."""
+        return self.plans.own[self.algorithm(nbytes).spec]
 
     def terms(self, exchange: Choice) -> Terms:
         """What servers and workers of an asynchronous exchange agree on."""
@@ -108,16 +108,17 @@ def prepare(job: Job, settings: Settings) -> Course:
     Raises:
         UserError: on every rank, if any of them cannot run with these settings.
     """
+    exchange = job.agree(lambda: settings.exchange.scheduled(job.size))
+    plans = plan_all(job, [exchange])
+    # All parts of an exchange have the same.
+    workers = next(iter(plans.workers.values()))
 
     def check() -> Course:
         arrays_for(settings.device, "float32", job.local_rank)
         recipe = load_recipe(settings.recipe)
-        exchange = settings.exchange.scheduled(job.size)
         model = parse_model(settings.model)
         size = settings.image_size or model.published.laptop_size or None
         task = model.task(settings.classes, size)
-        plans = plan_all([exchange], job.size)
-        workers = exchange.workers(job.size)
         data = load_data(
             settings.data or default_data(task.kind),
             folder=settings.data_folder,
@@ -143,9 +144,7 @@ def prepare(job: Job, settings: Settings) -> Course:
             evaluate_after=sorted({*range(every, total + 1, every), total}),
         )
 
-    course = job.agree(check)
-    job.on_root(lambda: prove_all(course.plans))
-    return course
+    return job.agree(check)
 
 
 def adaptation(published: Task, task: Task, width: float) -> str:
@@ -241,8 +240,10 @@ def create_run_file(
 def _bucket(exchange: Choice, course: Course, count: int, itemsize: int) -> Bucket:
     """What an exchange of so many elements makes each rank send and receive."""
     nbytes = count * itemsize
-    schedules = course.schedules(nbytes)
-    algorithm = exchange if exchange.asynchronous else course.algorithm(nbytes)
+    algorithm = course.algorithm(nbytes)
+    schedules = course.plans.everyone[algorithm.spec]
+    if exchange.asynchronous:
+        algorithm = exchange
     bucket = Bucket(nbytes, algorithm.spec, bound_bytes=float(least(schedules) * nbytes))
     moved = loads(schedules, count)
     if moved is None:

@@ -50,6 +50,8 @@ class Job:
         self.timeout_s = timeout_s
         self.watchdog = Watchdog(timeout_s, self._expired)
         with self.watchdog.guard(f"rank {self.rank} in set-up waits for all other ranks"):
+            # Of its own, so that nobody takes a rank that parts for one that comes to a meeting.
+            self._meeting = comm.Dup()
             self.node = comm.Split_type(_shared_type())
             self.local_rank: int = self.node.Get_rank()
             self.local_size: int = self.node.Get_size()
@@ -165,8 +167,16 @@ class Job:
         self.watchdog.close()
         os.close(self._first_to_fail)
 
-    def _waiting(self, what: str) -> Any:
-        return self.watchdog.guard(f"rank {self.rank} on {self.host} waits {what}")
+    @contextmanager
+    def _waiting(self, what: str) -> Iterator[None]:
+        """Wait for all ranks to come to the call in the block, asleep, and give it a time limit.
+
+        Inside the call the library would keep a core busy, and rank 0 may be working for long.
+        """
+        told = f"rank {self.rank} on {self.host} waits {what}"
+        with self.watchdog.guard(told):
+            wait_until(self._meeting.Ibarrier().Test, self.timeout_s, lambda: told)
+            yield
 
     def _open_lock(self) -> int:
         """A file without a name, open in all ranks of the node; the kernel frees its lock."""

@@ -1,19 +1,64 @@
-"""The schedules of all the exchanges that a run may use, proved before it starts."""
+"""The schedules of all the exchanges that a run may use, proved before it starts.
+
+A schedule names every rank, so those of all ranks together grow with the square of their number, or
+faster. Rank 0 makes and proves them for the whole job; every other rank makes its own alone.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
+from commbench.job import Job
 from commbench.registry import Choice, parse_exchange
 from commbench.schedule import Schedule
 from commbench.verify import require_proof
 
-Plans = Mapping[str, list[Schedule]]
-"""The schedules of all ranks, by the spec of each plain exchange."""
+
+@dataclass(frozen=True)
+class Plans:
+    """What a rank knows of the plain exchanges of a run, each by its spec.
+
+    Attributes:
+        own: this rank's schedules.
+        workers: the ranks that bring a gradient.
+        everyone: the schedules of all ranks; on rank 0 only, elsewhere empty.
+    """
+
+    own: Mapping[str, Schedule]
+    workers: Mapping[str, list[int]]
+    everyone: Mapping[str, list[Schedule]]
 
 
-def plan_all(choices: Iterable[Choice], size: int) -> Plans:
-    """Make the schedules of every part of the choices, on `size` ranks.
+def plan_all(job: Job, choices: Iterable[Choice]) -> Plans:
+    """Make and prove the schedules of every part of the choices; collective.
+
+    Raises:
+        UserError: on every rank: a topology refuses this size, the parts of a choice do not have
+            the same workers, or a schedule is wrong.
+    """
+    choices = list(choices)
+    everyone: dict[str, list[Schedule]] = {}
+
+    def make() -> dict[str, list[int]]:
+        everyone.update(make_all(choices, job.size))
+        prove_all(everyone)
+        return {
+            spec: [rank for rank, schedule in enumerate(schedules) if schedule.contributes]
+            for spec, schedules in everyone.items()
+        }
+
+    workers = job.on_root(make)
+    own = {
+        part.spec: everyone[part.spec][0] if everyone else part.schedule(job.rank, job.size)
+        for choice in choices
+        for part in choice.parts(job.size)
+    }
+    return Plans(own, workers, everyone)
+
+
+def make_all(choices: Iterable[Choice], size: int) -> dict[str, list[Schedule]]:
+    """The schedules of all ranks for every part of the choices, by the part's spec.
 
     Raises:
         UserError: a topology refuses this size, or the parts of a choice do not have the same
@@ -21,13 +66,14 @@ def plan_all(choices: Iterable[Choice], size: int) -> Plans:
     """
     plans = {}
     for choice in choices:
-        choice.workers(size)
+        if not choice.plain:
+            choice.workers(size)
         for part in choice.parts(size):
             plans[part.spec] = part.schedules(size)
     return plans
 
 
-def prove_all(plans: Plans) -> None:
+def prove_all(plans: Mapping[str, Sequence[Schedule]]) -> None:
     """A wrong schedule would give a wrong sum, or hang.
 
     Raises:

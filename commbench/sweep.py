@@ -17,7 +17,7 @@ from commbench.errors import UserError
 from commbench.exchange import Exchange
 from commbench.job import Job
 from commbench.load import hottest, least, only_by_library
-from commbench.plans import Plans, plan_all, prove_all
+from commbench.plans import Plans, plan_all
 from commbench.record import RunFile, default_path, sweep_groups
 from commbench.registry import Choice
 from commbench.schedule import Schedule
@@ -57,7 +57,7 @@ class SweepSettings:
 
 @dataclass
 class _Candidate:
-    """One exchange at the size at hand."""
+    """One exchange at the size at hand; rank 0 knows the schedules of all ranks."""
 
     choice: Choice
     schedules: list[Schedule]
@@ -140,8 +140,7 @@ def sweep(job: Job, settings: SweepSettings, show: Callable[[Row], None]) -> lis
         UserError: on every rank, for settings that cannot be run or an exchange that is wrong.
     """
     arrays = job.agree(lambda: arrays_for(settings.device, settings.dtype, job.local_rank))
-    plans = job.agree(lambda: plan_all(settings.exchanges, job.size))
-    job.on_root(lambda: prove_all(plans))
+    plans = plan_all(job, settings.exchanges)
     transport = open_transport(settings.transport, job, arrays)
     hosts = job.all_gather_text(job.host)
     devices = job.all_gather_text(arrays.device)
@@ -189,7 +188,7 @@ class _Sweep:
         self.counts = _counts(settings.sizes_bytes, self.arrays)
         self.buffer = self.private = transport.allocate(max(self.counts))
         self.library = transport
-        if transport.name != "mpi" and any(map(only_by_library, plans.values())):
+        if transport.name != "mpi" and any(only_by_library([one]) for one in plans.own.values()):
             # The library gets memory of the kind that it is used to: shared pages slow it down.
             self.library = open_transport("mpi", job, self.arrays)
             self.private = self.library.allocate(max(self.counts))
@@ -230,10 +229,10 @@ class _Sweep:
         sums: dict[tuple[int, ...], Any] = {}
         nbytes = count * self.arrays.kind.itemsize
         for choice in self.settings.exchanges:
-            schedules = self.plans[choice.for_bytes(nbytes, self.job.size).spec]
-            workers = tuple(rank for rank, plan in enumerate(schedules) if plan.contributes)
-            own = schedules[self.job.rank]
-            library = only_by_library(schedules)
+            spec = choice.for_bytes(nbytes, self.job.size).spec
+            workers = tuple(self.plans.workers[spec])
+            own = self.plans.own[spec]
+            library = only_by_library([own])
             buffer = (self.private if library else self.buffer)[:count]
             transport = self.library if library else self.transport
             exchange = Exchange(own, buffer, transport, timeout_s=self.settings.timeout_s)
@@ -245,7 +244,14 @@ class _Sweep:
                     sums[workers] = self.arrays.from_values(total)
                 expected = sums[workers]
             candidates.append(
-                _Candidate(choice, schedules, exchange, buffer, own.contributes, expected)
+                _Candidate(
+                    choice,
+                    self.plans.everyone.get(spec, []),
+                    exchange,
+                    buffer,
+                    own.contributes,
+                    expected,
+                )
             )
         return candidates
 
@@ -315,7 +321,10 @@ def _create(
         [choice.for_bytes(count * itemsize, len(hosts)).spec for choice in settings.exchanges]
         for count in counts
     ]
-    cells = [[(plans[spec], n) for spec in row] for n, row in zip(counts, algorithms, strict=True)]
+    cells = [
+        [(plans.everyone[spec], n) for spec in row]
+        for n, row in zip(counts, algorithms, strict=True)
+    ]
     path = settings.output or default_path(settings.results, f"sweep-n{len(hosts)}")
     return RunFile.create(
         path,

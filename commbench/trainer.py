@@ -75,7 +75,7 @@ def train(job: Job, settings: Settings) -> Outcome | None:
         model,
         recipe=course.recipe,
         plan=course.plan,
-        schedule_for=lambda nbytes: course.schedules(nbytes)[job.rank],
+        schedule_for=course.schedule,
         transport=settings.transport,
         device=settings.device,
         timeout_s=settings.timeout_s,

@@ -118,7 +118,8 @@ def candidates(choices: Sequence[Choice], size: int, *, every: bool) -> list[Cho
         every: whether that was "all", of which those that make no sense here are left out.
 
     Raises:
-        UserError: one that sums nothing or depends on the size itself, or other workers.
+        UserError: one that sums nothing, depends on the size of buffers itself, or refuses this
+            number of ranks.
     """
     # An asynchronous one is left to those who ask for its schedule: they tell what it is.
     unfit = [
@@ -134,12 +135,22 @@ def candidates(choices: Sequence[Choice], size: int, *, every: bool) -> list[Cho
             f"--exchange {', '.join(unfit)}: tune finds the choice by size; give exchanges that "
             "sum buffers of all sizes alike"
         )
-    if len({tuple(choice.workers(size)) for choice in fit}) > 1:
+    for choice in fit:
+        choice.schedule(0, size)
+    return fit
+
+
+def require_same_workers(choices: Sequence[Choice], size: int) -> None:
+    """A choice by size cannot be made of exchanges with a dedicated server and without.
+
+    Raises:
+        UserError: some have one.
+    """
+    if len({tuple(choice.workers(size)) for choice in choices}) > 1:
         raise UserError(
             "tune cannot mix exchanges with a dedicated server and without: a rank either has "
             "data or not"
         )
-    return fit
 
 
 def choose(

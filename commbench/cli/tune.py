@@ -57,7 +57,15 @@ def command(**options: Any) -> None:
     from commbench.record import default_path, open_run
     from commbench.registry import parse_exchanges, place_all
     from commbench.sweep import SweepSettings, step_sizes, sweep
-    from commbench.tune import candidates, decide, default_file, keep, read, setting_of
+    from commbench.tune import (
+        candidates,
+        decide,
+        default_file,
+        keep,
+        read,
+        require_same_workers,
+        setting_of,
+    )
 
     datatype = ALIASES.get(options["datatype"], options["datatype"])
     element_type(datatype)
@@ -68,6 +76,7 @@ def command(**options: Any) -> None:
     with mpi_job(options["timeout"]) as job:
         nodes, every = job.nodes(), options["exchange"] == "all"
         fit = job.agree(lambda: candidates(place_all(choices, nodes), job.size, every=every))
+        job.on_root(lambda: require_same_workers(fit, job.size))
         setting = setting_of(
             job, device=options["device"], dtype=datatype, transport=options["transport"]
         )

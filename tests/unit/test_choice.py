@@ -9,7 +9,7 @@ from click.testing import CliRunner
 from commbench.cli.verify import command
 from commbench.errors import UserError
 from commbench.groups import Groups
-from commbench.plans import plan_all, prove_all
+from commbench.plans import make_all, prove_all
 from commbench.proof import prove
 from commbench.registry import admitted, parse_exchange, parse_exchanges
 from commbench.topologies.hybrid import choose, crossover_bytes
@@ -98,12 +98,12 @@ def test_bad_choices_are_told(spec: str, options: dict[str, str], told: str) -> 
 def test_all_parts_must_have_the_same_workers() -> None:
     mixed = parse_exchange("tree:64K:parameter-server@server=dedicated")
     with pytest.raises(UserError, match="do not have the same workers"):
-        plan_all([mixed], 4)
+        make_all([mixed], 4)
     assert parse_exchange("tree:64K:parameter-server").workers(3) == [0, 1, 2]
 
 
 def test_every_part_is_planned_and_proved() -> None:
-    plans = plan_all(parse_exchanges("ring,tree:64K:halving-doubling:1M:ring"), 4)
+    plans = make_all(parse_exchanges("ring,tree:64K:halving-doubling:1M:ring"), 4)
     assert list(plans) == ["ring", "tree", "halving-doubling"]
     prove_all(plans)
     with pytest.raises(UserError, match=r"exchange tree is wrong on 4 ranks: "):

@@ -20,8 +20,8 @@ from commbench.workloads.models import (
 from commbench.workloads.models.cost import count_cost
 from commbench.workloads.models.dropout import sample_keys, set_samples
 
-# Figures of the literature: parameters, tensors, millions of MACs, numbers that enter conv and dense
-# layers, of the training network at its published size. Layer tables and prototxt files agree.
+# Figures of the literature: parameters, tensors, millions of MACs, numbers that enter conv and
+# dense layers, of the training network at its published size. Layer tables and prototxts agree.
 PUBLISHED = {
     "nin": (7_595_176, 24, 1100.19, 1_414_240),
     "alexnet": (62_378_344, 16, 1135.26, 415_035),

@@ -13,7 +13,17 @@ import pytest
 from commbench import tune
 from commbench.errors import UserError
 from commbench.registry import parse_exchange, parse_exchanges
-from commbench.tune import Setting, Tuned, candidates, decide, keep, look_up, merge, read
+from commbench.tune import (
+    Setting,
+    Tuned,
+    candidates,
+    decide,
+    keep,
+    look_up,
+    merge,
+    read,
+    require_same_workers,
+)
 
 HERE = Setting("node1", "MPICH 5.0.2", 4, 2, "cpu", "float32", "shared-memory")
 TUNED = Tuned(
@@ -154,7 +164,7 @@ def test_candidates_leave_out_what_cannot_be_chosen_by_size() -> None:
     with pytest.raises(UserError, match="powers of two"):
         candidates(parse_exchanges("halving-doubling"), 6, every=False)
     with pytest.raises(UserError, match="cannot mix exchanges with a dedicated server"):
-        candidates(parse_exchanges("tree,parameter-server@server=dedicated"), 4, every=False)
+        require_same_workers(parse_exchanges("tree,parameter-server@server=dedicated"), 4)
 
 
 def test_the_file_keeps_other_settings_and_replaces_its_own(tmp_path: Path) -> None:
