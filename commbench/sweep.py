@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from time import perf_counter
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from commbench.arrays import Array, Arrays, arrays_for
 from commbench.errors import UserError
 from commbench.exchange import Exchange
+from commbench.inputs import fill, in_blocks, total
 from commbench.job import Job
 from commbench.load import hottest, least, only_by_library
 from commbench.plans import Plans, plan_all
@@ -23,10 +24,7 @@ from commbench.registry import Choice
 from commbench.schedule import Schedule
 from commbench.sweep_table import Row
 from commbench.transport import Transport, open_transport
-
-# Integers up to here, and so every partial sum, are exact in the element type.
-_EXACT = {"float32": 1 << 24, "float64": 1 << 53, "float16": 1 << 11, "bfloat16": 1 << 8}
-_LARGEST_INPUT = 1000
+from commbench.turns import Candidate, take_turns
 
 
 @dataclass(frozen=True)
@@ -55,18 +53,12 @@ class SweepSettings:
         }
 
 
-@dataclass
-class _Candidate:
+@dataclass(kw_only=True)
+class _Candidate(Candidate):
     """One exchange at the size at hand; rank 0 knows the schedules of all ranks."""
 
     choice: Choice
     schedules: list[Schedule]
-    exchange: Exchange
-    buffer: Array
-    contributes: bool
-    expected: NDArray[Any] | None
-    wrong: int = 0
-    seconds: list[NDArray[np.float64]] = field(default_factory=list)
 
 
 def step_sizes(first: int, last: int, factor: float | None, step: int | None) -> list[int]:
@@ -86,46 +78,6 @@ def step_sizes(first: int, last: int, factor: float | None, step: int | None) ->
     while (following := max(sizes[-1] + 1, int(sizes[-1] * factor))) <= last:
         sizes.append(following)
     return sizes
-
-
-def fill(count: int, rank: int, ranks: int, dtype: str) -> NDArray[np.float64]:
-    """Integers whose sums over `ranks` ranks are exact in `dtype`: ``(count,)``.
-
-    They differ between neighbouring ranks and look alike nowhere along the buffer, so that a piece
-    in another's place is found.
-    """
-    return _scatter(_period(rank, ranks, dtype), count)
-
-
-def _scatter(values: NDArray[np.float64], count: int) -> NDArray[np.float64]:
-    """`count` of the values, in an order that is the same everywhere and does not repeat."""
-    # A plain repetition would fit pieces whose length is a multiple of it. Multiplied only once, an
-    # index hashes nearly alike a Fibonacci number further on; the second round breaks that too.
-    hashed = np.arange(1, count + 1, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
-    hashed = (hashed ^ (hashed >> np.uint64(32))) * np.uint64(0xD6E8FEB86659FD93) >> np.uint64(33)
-    return np.asarray(values[hashed % np.uint64(len(values))])
-
-
-def turn_order(iteration: int, candidates: int) -> list[int]:
-    """The order of the candidates in an iteration: 0 1 4 2 3, then 1 2 0 3 4, ... of five.
-
-    Each is first in turn, and over ``2 * candidates`` iterations each follows each other one
-    equally often. Going round in a fixed circle, each would always meet the caches, and the ranks
-    that are late, which one and the same other has left behind (Williams, 1949).
-    """
-    zigzag = [(step + 1) // 2 if step % 2 else -(step // 2) for step in range(candidates)]
-    order = [(step + iteration) % candidates for step in zigzag]
-    return order[::-1] if iteration // candidates % 2 else order
-
-
-def _period(rank: int, ranks: int, dtype: str) -> NDArray[np.float64]:
-    limit = _EXACT[dtype]
-    largest = min(_LARGEST_INPUT, limit // ranks)
-    if largest >= 1:
-        return np.asarray((np.arange(largest + 1) + rank) % (largest + 1), np.float64)
-    # More ranks than the type can count: only some of them bring a one at each index.
-    stride = -(-ranks // limit)
-    return np.asarray((np.arange(stride) + rank) % stride == 0, np.float64)
 
 
 def sweep(job: Job, settings: SweepSettings, show: Callable[[Row], None]) -> list[Row] | None:
@@ -192,36 +144,39 @@ class _Sweep:
             # The library gets memory of the kind that it is used to: shared pages slow it down.
             self.library = open_transport("mpi", job, self.arrays)
             self.private = self.library.allocate(max(self.counts))
-        inputs = fill(max(self.counts), job.rank, job.size, settings.dtype)
-        self.inputs = self.arrays.from_values(inputs)
+        self.inputs = in_blocks(
+            self.arrays,
+            max(self.counts),
+            lambda count, first: fill(count, job.rank, job.size, settings.dtype, first),
+        )
 
     def run(self) -> list[Row]:
         rows = []
         for index, count in enumerate(self.counts):
             candidates = self.prepare(count)
-            for _ in range(self.settings.warmup):
-                for candidate in candidates:
-                    self.once(candidate, count, check=False)
-            for iteration in range(self.settings.iterations):
-                own = np.zeros(len(candidates))
-                for number in turn_order(iteration, len(candidates)):
-                    own[number] = self.once(candidates[number], count, self.settings.check)
-                everyone = self.job.gather(own)
-                if everyone is not None and self.file is not None:
-                    self.file["sweep/seconds"][index, :, iteration] = everyone.T
-                    for number, candidate in enumerate(candidates):
-                        candidate.seconds.append(everyone[:, number])
-            wrong = self.job.all_sum(np.array([candidate.wrong for candidate in candidates]))
+            wrong = take_turns(
+                self.job,
+                self.arrays,
+                self.inputs,
+                candidates,
+                warmup=self.settings.warmup,
+                iterations=self.settings.iterations,
+                keep=partial(self.keep, index),
+            )
             if self.file is None:
                 continue
             for number, candidate in enumerate(candidates):
-                row = self.row(candidate, count, int(wrong[number]))
+                row = self.row(candidate, count, wrong[number])
                 self.file["sweep/wrong"][index, number] = (
                     math.nan if row.wrong is None else row.wrong
                 )
                 self.show(row)
                 rows.append(row)
         return rows
+
+    def keep(self, index: int, iteration: int, seconds: NDArray[Any]) -> None:
+        assert self.file is not None
+        self.file["sweep/seconds"][index, :, iteration] = seconds
 
     def prepare(self, count: int) -> list[_Candidate]:
         candidates = []
@@ -239,34 +194,25 @@ class _Sweep:
             expected = None
             if self.settings.check and own.contributes and own.reduces:
                 if workers not in sums:
-                    periods = [_period(r, self.job.size, self.settings.dtype) for r in workers]
-                    total = _scatter(np.sum(periods, axis=0), count)
-                    sums[workers] = self.arrays.from_values(total)
+                    sums[workers] = self.sum_of(workers, count)
                 expected = sums[workers]
             candidates.append(
                 _Candidate(
-                    choice,
-                    self.plans.everyone.get(spec, []),
-                    exchange,
                     buffer,
-                    own.contributes,
+                    exchange.run,
                     expected,
+                    choice=choice,
+                    schedules=self.plans.everyone.get(spec, []),
                 )
             )
         return candidates
 
-    def once(self, candidate: _Candidate, count: int, check: bool) -> float:
-        """One exchange, timed from a barrier to this rank's own end; in seconds."""
-        # Fresh inputs each time: sums of sums would soon leave the range of the type.
-        self.arrays.assign(candidate.buffer, self.inputs[:count])
-        self.arrays.synchronize()
-        self.job.barrier()
-        start = perf_counter()
-        candidate.exchange.run()
-        seconds = perf_counter() - start
-        if check and candidate.expected is not None:
-            candidate.wrong += self.arrays.differences(candidate.buffer, candidate.expected)
-        return seconds
+    def sum_of(self, workers: tuple[int, ...], count: int) -> Array:
+        return in_blocks(
+            self.arrays,
+            count,
+            lambda part, first: total(part, workers, self.job.size, self.settings.dtype, first),
+        )
 
     def row(self, candidate: _Candidate, count: int, wrong: int) -> Row:
         ranks = self.job.size

@@ -15,8 +15,10 @@ import pytest
 
 from commbench.cli.sweep import Size
 from commbench.errors import UserError
-from commbench.sweep import fill, step_sizes, turn_order
+from commbench.inputs import blocks, fill, total
+from commbench.sweep import step_sizes
 from commbench.sweep_table import Row, name_width, table_footer, table_header, table_row
+from commbench.turns import turn_order
 
 COMMBENCH = str(Path(sys.executable).parent / "commbench")
 
@@ -65,6 +67,17 @@ def test_inputs_do_not_repeat_along_the_buffer() -> None:
         values = fill(8000, 0, ranks, dtype)
         lags = [lag for lag in range(1, 4001) if (values[:-lag] == values[lag:]).mean() > 0.6]
         assert lags == []
+
+
+def test_inputs_and_their_sum_are_the_same_in_blocks() -> None:
+    count = (1 << 21) + 5
+    cuts = list(blocks(count))
+    assert (cuts[0][0], cuts[-1][1]) == (0, count)
+    assert all(left[1] == right[0] for left, right in pairwise(cuts))
+    parts = [fill(stop - start, 1, 3, "float32", start) for start, stop in cuts]
+    assert (np.concatenate(parts) == fill(count, 1, 3, "float32")).all()
+    added = fill(1000, 0, 3, "float32", 77) + fill(1000, 2, 3, "float32", 77)
+    assert (total(1000, [0, 2], 3, "float32", 77) == added).all()
 
 
 def row(**changes: object) -> Row:
