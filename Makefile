@@ -12,7 +12,7 @@ METADATA := setup.cfg pyproject.toml constraints.txt
 PIP       = $(BIN)/python -m pip install --quiet --constraint constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint types format clean
+.PHONY: help demo test bench measure lint types format clean
 .DELETE_ON_ERROR:
 
 help: ## list the targets
@@ -31,14 +31,25 @@ $(VENV)/developing: $(VENV)/installed
 
 # Open MPI refuses to start as root, and to start more ranks than cores, unless it is told twice;
 # a container on a small machine is both. MPICH reads none of these.
-demo: export OMPI_ALLOW_RUN_AS_ROOT := 1
-demo: export OMPI_ALLOW_RUN_AS_ROOT_CONFIRM := 1
-demo: export PRTE_MCA_rmaps_default_mapping_policy := :oversubscribe
+demo measure: export OMPI_ALLOW_RUN_AS_ROOT := 1
+demo measure: export OMPI_ALLOW_RUN_AS_ROOT_CONFIRM := 1
+demo measure: export PRTE_MCA_rmaps_default_mapping_policy := :oversubscribe
 demo: $(VENV)/installed ## train a small model on four ranks, two exchanges side by side
 	PATH="$(abspath $(BIN)):$$PATH" sh examples/demo.sh
 
 test: $(VENV)/developing ## run every test, the parallel ones under mpirun (MPI=openmpi for the other library)
 	$(BIN)/python -m pytest $(ARGS)
+
+# Long runs are kept beside the document that shows them.
+BENCH := results/$(if $(QUICK),quick,benchmarks)
+
+bench: ## time the exchanges against MPI, Gloo and loops by hand, under both libraries (QUICK=1: briefly)
+	$(MAKE) --no-print-directory measure MPI=mpich
+	$(MAKE) --no-print-directory measure MPI=openmpi
+	.venv/bin/python -m benchmarks.table --results $(BENCH) $(if $(QUICK),,--document docs/PERFORMANCE.md)
+
+measure: $(VENV)/installed
+	PATH="$(abspath $(BIN)):$$PATH" sh benchmarks/measure.sh $(BENCH) $(MPI)
 
 lint: $(VENV)/developing ## check style, spelling and types; change nothing
 	$(BIN)/ruff check .
@@ -50,7 +61,8 @@ lint: $(VENV)/developing ## check style, spelling and types; change nothing
 types: $(VENV)/developing
 	rm -rf build/lint && mkdir -p build/lint/commbench
 	ln -s $(abspath $(wildcard commbench/*)) $(abspath topologies workloads) build/lint/commbench/
-	MYPYPATH=build/lint $(BIN)/mypy --package commbench
+	ln -s $(abspath benchmarks) build/lint/
+	MYPYPATH=build/lint $(BIN)/mypy --package commbench --package benchmarks
 
 format: $(VENV)/developing ## rewrite the sources in the one style
 	$(BIN)/ruff check --fix-only .
