@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from itertools import islice, takewhile
 
 from commbench.arrays import Array
-from commbench.cutting import Receiving, Sending, Sum, cut
+from commbench.cutting import Receiving, Sending, Sum, Turn, cut
 from commbench.loans import find_loans
 from commbench.schedule import Schedule
 from commbench.transport import Incoming, Transport
@@ -22,6 +23,7 @@ _WINDOW = 4
 _BLOCK_BYTES = 1 << 17
 
 Question = Callable[[], bool]
+_Posted = deque[tuple[Receiving, Incoming]]
 
 
 class Exchange:
@@ -62,6 +64,7 @@ class Exchange:
         find_loans(plan, transport.lends)
         self._turns = plan.turns
         self._sendings = plan.sendings
+        self._early = [self._before_sends(turn) for turn in plan.turns]
         self._block = max(1, _BLOCK_BYTES // self._arrays.kind.itemsize)
         copies = any(one.copy for one in plan.sendings)
         self._copies = transport.beside(buffer) if copies else None
@@ -82,17 +85,20 @@ class Exchange:
         """
         if not self._turns:
             return
-        self._arrays.decode(self._wire, self._work)
-        for turn in self._turns:
+        if self._narrow:
+            self._arrays.decode(self._wire, self._work)
+        for turn, early in zip(self._turns, self._early, strict=True):
             if turn.native:
                 self._call_native(*turn.native)
                 continue
+            posted = self._post_early(early)
             for index in turn.sends:
                 self._send(index)
-            self._receive(turn.recvs)
+            self._receive(turn.recvs, posted)
         self._await_taken(tuple(self._sent))
         self._answered.clear()
-        self._arrays.encode(self._work, self._wire)
+        if self._narrow:
+            self._arrays.encode(self._work, self._wire)
         self._arrays.synchronize()
 
     def _source(self, one: Sending) -> Array:
@@ -100,10 +106,12 @@ class Exchange:
 
     def _call_native(self, start: int, stop: int) -> None:
         self._await_taken(tuple(self._sent))
-        wire, work = self._wire[start:stop], self._work[start:stop]
-        self._arrays.encode(work, wire)
+        wire = self._wire[start:stop]
+        if self._narrow:
+            self._arrays.encode(self._work[start:stop], wire)
         self._transport.all_reduce(wire)
-        self._arrays.decode(wire, work)
+        if self._narrow:
+            self._arrays.decode(wire, self._work[start:stop])
 
     def _send(self, index: int) -> None:
         one = self._sendings[index]
@@ -118,18 +126,39 @@ class Exchange:
             self._arrays.assign(self._source(one)[one.start : one.stop], wire)
         self._sent[index] = self._outgoing[index](index in self._answered)
 
-    def _receive(self, recvs: tuple[Receiving | Sum, ...]) -> None:
-        batch: deque[Receiving] = deque()
+    def _before_sends(self, turn: Turn) -> tuple[Receiving, ...]:
+        """The receives of a round that may be posted before its sends."""
+        copies = any(self._sendings[index].copy for index in turn.sends)
+
+        def may(recv: Receiving | Sum) -> bool:
+            # What is sent from a copy is still to be copied.
+            return isinstance(recv, Receiving) and not recv.follows and (recv.reduce or not copies)
+
+        first = takewhile(may, islice(turn.recvs, _WINDOW))
+        return tuple(recv for recv in first if isinstance(recv, Receiving))
+
+    def _post_early(self, recvs: tuple[Receiving, ...]) -> _Posted:
+        """Start receiving; a message that nobody waits for, the library would have to copy."""
+        posted: _Posted = deque()
         for recv in recvs:
+            incoming = self._post(recv, first=False)
+            if incoming is None:
+                break
+            posted.append((recv, incoming))
+        return posted
+
+    def _receive(self, recvs: tuple[Receiving | Sum, ...], posted: _Posted) -> None:
+        """Take in what a round receives; the first of it, as much as is posted, is on its way."""
+        batch: deque[Receiving] = deque()
+        for recv in islice(recvs, len(posted), None):
             if isinstance(recv, Receiving):
                 batch.append(recv)
             else:
-                self._receive_each(batch)
+                self._receive_each(batch, posted)
                 self._sum(recv)
-        self._receive_each(batch)
+        self._receive_each(batch, posted)
 
-    def _receive_each(self, waiting: deque[Receiving]) -> None:
-        posted: deque[tuple[Receiving, Incoming]] = deque()
+    def _receive_each(self, waiting: deque[Receiving], posted: _Posted) -> None:
         while waiting or posted:
             while waiting and len(posted) < _WINDOW:
                 incoming = self._post(waiting[0], first=not posted)

@@ -56,7 +56,9 @@ class MPITransport:
             self.comm: MPI.Intracomm = job.comm.Dup()
         self._scratch: dict[int, list[Array]] = {}
         self._slots: dict[int, list[Bytes]] = {}
+        self._staged = arrays.device != "cpu"
         self._operator: MPI.Op | None = None
+        self._in_all_reduce = f"rank {job.rank} waits in MPI_Allreduce for its peers"
 
     def allocate(self, count: int) -> Array:
         """A new wire array of zeros; MPI sends from anywhere."""
@@ -77,8 +79,16 @@ class MPITransport:
     def sender(
         self, data: Array, to: int, *, lend: bool = False
     ) -> Callable[[bool], Callable[[], bool]]:
-        """Prepare to `send`."""
-        return lambda answered: self.send(data, to)
+        """Prepare to `send`; what lies in host memory goes out by one persistent request."""
+        if self._staged:
+            return lambda answered: self.send(data, to)
+        request = self.comm.Send_init([data.view(np.uint8), MPI.BYTE], to, _TAG)
+
+        def start(answered: bool) -> Callable[[], bool]:
+            request.Start()
+            return request.Test
+
+        return start
 
     def send(self, data: Array, to: int) -> Callable[[], bool]:
         """Start an Isend; a GPU array is copied to a pinned slot first."""
@@ -113,7 +123,7 @@ class MPITransport:
         """Keep the memory of a finished message for the next of its size."""
         if scratch is not None:
             self._scratch.setdefault(len(scratch), []).append(scratch)
-        if self.arrays.device != "cpu":
+        if self._staged:
             self._slots.setdefault(len(host), []).append(host)
 
     def all_reduce(self, data: Array) -> None:
@@ -126,7 +136,7 @@ class MPITransport:
         host = self.arrays.to_host(data, self._slot(data.nbytes))
         values: np.ndarray[Any, Any] = host.view(kind.wire)
         step = _LARGEST_ALLREDUCE_BYTES // kind.itemsize
-        with self._job.watchdog.guard(f"rank {self.rank} waits in MPI_Allreduce for its peers"):
+        with self._job.watchdog.guard(self._in_all_reduce):
             for start in range(0, len(values), step):
                 part = values[start : start + step]
                 if kind.wire == kind.work:
@@ -135,7 +145,7 @@ class MPITransport:
                     words = [part.view(np.uint16), MPI.UINT16_T]
                     self.comm.Allreduce(MPI.IN_PLACE, words, self._narrow_sum())
         self.arrays.from_host(host, data)
-        if self.arrays.device != "cpu":
+        if self._staged:
             self.recycle(None, host)
 
     def _narrow_sum(self) -> MPI.Op:
@@ -150,5 +160,7 @@ class MPITransport:
         return self._operator
 
     def _slot(self, nbytes: int) -> Bytes | None:
+        if not self._staged:
+            return None
         free = self._slots.get(nbytes)
         return free.pop() if free else self.arrays.host_slot(nbytes)

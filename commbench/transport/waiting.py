@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 
 # Many ranks share few cores on a workstation. A short wait only gives way to the other ranks; a
 # longer one sleeps, ever longer, so that a hundred waiting ranks leave the cores to the others: a
@@ -52,20 +52,14 @@ class Watchdog:
         """Call `expired(what)` from the thread when a guarded call takes over `timeout_s`."""
         self._timeout_s = timeout_s
         self._expired = expired
-        self._guarded: tuple[float, str] | None = None
+        self.guarded: tuple[float, str] | None = None
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="commbench-watchdog", daemon=True)
         self._thread.start()
 
-    @contextmanager
-    def guard(self, what: str) -> Iterator[None]:
+    def guard(self, what: str) -> AbstractContextManager[None]:
         """Limit the time of the block; `what` completes "rank 3 waited for ..."."""
-        outer = self._guarded
-        self._guarded = (time.monotonic() + self._timeout_s, what)
-        try:
-            yield
-        finally:
-            self._guarded = outer
+        return _Guard(self, time.monotonic() + self._timeout_s, what)
 
     def close(self) -> None:
         """End the thread."""
@@ -74,9 +68,26 @@ class Watchdog:
 
     def _watch(self) -> None:
         while not self._stop.wait(min(1.0, self._timeout_s / 4)):
-            guarded = self._guarded
+            guarded = self.guarded
             if guarded is not None and time.monotonic() > guarded[0]:
                 self._expired(
                     f"{guarded[1]}: nothing came within {self._timeout_s:g} s (--timeout)"
                 )
                 return
+
+
+class _Guard(AbstractContextManager[None]):
+    """A block of a watchdog; as `contextlib` would write it, without its microseconds."""
+
+    __slots__ = ("_inner", "_outer", "_watchdog")
+
+    def __init__(self, watchdog: Watchdog, deadline: float, what: str) -> None:
+        self._watchdog = watchdog
+        self._inner = (deadline, what)
+
+    def __enter__(self) -> None:
+        self._outer = self._watchdog.guarded
+        self._watchdog.guarded = self._inner
+
+    def __exit__(self, *raised: object) -> None:
+        self._watchdog.guarded = self._outer
