@@ -136,7 +136,8 @@ def candidates(choices: Sequence[Choice], size: int, *, every: bool) -> list[Cho
             "sum buffers of all sizes alike"
         )
     for choice in fit:
-        choice.schedule(0, size)
+        for part in choice.parts(size):
+            part.schedule(0, size)
     return fit
 
 
