@@ -12,14 +12,14 @@ all earlier sends instead would make two rounds of all-to-all wait in a circle.)
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
 from commbench.matching import Message, ProofError, Value, match
 from commbench.schedule import AllReduce, ClosedForm, Piece, Recv, Round, Schedule, Send
 
-__all__ = ["Counts", "ProofError", "prove"]
+__all__ = ["Counts", "Play", "ProofError", "prove"]
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ def prove(schedules: Sequence[Schedule]) -> Counts:
         ProofError: a wrong peer or piece, a send without its receive, ranks waiting in a circle, a
             contribution that is missing or counted twice.
     """
-    play = _Play(schedules)
+    play = Play(schedules)
     play.run()
     if all(schedule.reduces for schedule in schedules):
         play.check_result()
@@ -73,15 +73,21 @@ def prove(schedules: Sequence[Schedule]) -> Counts:
     return play.counts()
 
 
-class _Play:
-    """All ranks going through their rounds, each as far as it can."""
+class Play:
+    """All ranks going through their rounds, each as far as it can.
 
-    def __init__(self, schedules: Sequence[Schedule]) -> None:
+    Attributes:
+        cuts: the fractions at which the buffer is cut into parts.
+        held: for each rank, what is in each part of its buffer.
+    """
+
+    def __init__(self, schedules: Sequence[Schedule], edges: Iterable[Fraction] = ()) -> None:
+        """Begin; `edges` are cuts that no piece makes."""
         self.schedules = schedules
         self.size = len(schedules)
         self.messages = match(schedules)
         self.cuts = sorted(
-            {Fraction(0), Fraction(1)}
+            {Fraction(0), Fraction(1), *edges}
             | {
                 Fraction(edge, op.piece.of)
                 for schedule in schedules
@@ -108,12 +114,18 @@ class _Play:
         self.at_native: list[int] = []
 
     def parts(self, piece: Piece) -> slice:
+        """Which parts a piece consists of."""
         return slice(
             self.cut_index[Fraction(piece.index, piece.of)],
             self.cut_index[Fraction(piece.index + 1, piece.of)],
         )
 
     def run(self) -> None:
+        """Play until all ranks are through.
+
+        Raises:
+            ProofError: some wait in a circle, or for a rank that never comes.
+        """
         ready = list(range(self.size))
         while ready:
             rank = ready.pop()
