@@ -64,6 +64,15 @@ def gathered(schedules: Sequence[Schedule]) -> list[Schedule]:
     ]
 
 
+def least_gathered(schedules: Sequence[Schedule]) -> Fraction:
+    """The least that an all-gather moves through its busiest rank, each way, in buffers.
+
+    Every worker has to receive all slots but its own.
+    """
+    workers = sum(schedule.contributes for schedule in schedules)
+    return Fraction(max(0, workers - 1), slot_count(workers))
+
+
 def prove_gathered(schedules: Sequence[Schedule]) -> Counts:
     """Check that every worker ends with every worker's slot, filled by that worker alone.
 

@@ -75,19 +75,19 @@ class TopK:
         """The positions of the largest entries, in order."""
         sizes = self.residual.abs()
         # Those that are not smaller than the guess: NaN is among them, and is told to everybody.
-        candidates = _true(sizes < _SLACK * self._threshold, wanted=False)
-        if len(candidates) < self._entries:
-            candidates = torch.arange(len(sizes), device=sizes.device)
-        among = torch.topk(sizes[candidates], self._entries, sorted=False)
+        candidates = _where(~(sizes < _SLACK * self._threshold))
+        if len(candidates) >= self._entries:
+            sizes = sizes[candidates]
+        found = torch.topk(sizes, self._entries, sorted=False)
         if self._entries:
-            self._threshold = float(among.values.min())
-        return candidates[among.indices].sort().values
+            self._threshold = float(found.values.min())
+        chosen = found.indices if len(candidates) < self._entries else candidates[found.indices]
+        return chosen.sort().values
 
 
-def _true(mask: torch.Tensor, *, wanted: bool) -> torch.Tensor:
-    """The positions where a mask is as wanted."""
-    right = mask if wanted else ~mask
-    if right.is_cuda:
-        return right.nonzero()[:, 0]
+def _where(mask: torch.Tensor) -> torch.Tensor:
+    """The positions where a mask is set."""
+    if mask.is_cuda:
+        return mask.nonzero()[:, 0]
     # On the CPU, NumPy's search is ten times as fast as torch's.
-    return torch.from_numpy(right.numpy().nonzero()[0])
+    return torch.from_numpy(mask.numpy().nonzero()[0])
