@@ -54,7 +54,9 @@ def gathered(schedules: Sequence[Schedule]) -> list[Schedule]:
     return [
         Schedule(
             tuple(
-                Round(tuple(op for index in range(len(step.ops)) for op in play.ops(r, turn, index)))
+                Round(
+                    tuple(op for index in range(len(step.ops)) for op in play.ops(r, turn, index))
+                )
                 for turn, step in enumerate(schedule.rounds)
             ),
             contributes=schedule.contributes,

@@ -160,6 +160,7 @@ class Play:
         return woken
 
     def enter(self, rank: int, step: Round) -> list[int]:
+        """Begin a round: what it sends is what is held now; return the ranks that this woke."""
         woken: list[int] = []
         self.entered[rank] = True
         self.end[rank] = self.start[rank] + bool(step.ops)
@@ -184,6 +185,7 @@ class Play:
         return None
 
     def receive(self, rank: int, message: Message) -> list[int]:
+        """Let a message take effect; return the ranks that this woke."""
         parts = self.parts(message.recv.piece)
         if message.recv.reduce:
             pairs = zip(self.held[rank][parts], message.value, strict=True)
@@ -219,6 +221,7 @@ class Play:
         return list(range(self.size))
 
     def leave(self, rank: int) -> None:
+        """End a round."""
         self.turn[rank] += 1
         self.next_op[rank] = 0
         self.entered[rank] = False
@@ -250,6 +253,11 @@ class Play:
         return "a circular wait: " + "; ".join(told[r] for r in ranks[ranks.index(rank) :])
 
     def check_result(self) -> None:
+        """Check that every worker ends with every contribution once.
+
+        Raises:
+            ProofError: one of them does not.
+        """
         workers = sum(1 << r for r, schedule in enumerate(self.schedules) if schedule.contributes)
         for rank, schedule in enumerate(self.schedules):
             if not schedule.contributes:
@@ -268,6 +276,7 @@ class Play:
                     raise ProofError(f"{where} with a missing contribution of {names}")
 
     def counts(self) -> Counts:
+        """What was played."""
         ops = [[op for step in s.rounds for op in step.ops] for s in self.schedules]
         return Counts(
             rounds=max(self.end, default=0),

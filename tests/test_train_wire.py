@@ -32,9 +32,7 @@ def command(*options: str) -> list[str]:
         (4, "powersgd:2", ["--exchange", "tree:4K:ring"], 49),
     ],
 )
-def test_it_learns(
-    tmp_path: Path, ranks: int, wire: str, options: list[str], ratio: float
-) -> None:
+def test_it_learns(tmp_path: Path, ranks: int, wire: str, options: list[str], ratio: float) -> None:
     output = tmp_path / "run.h5"
     args = command("--wire", wire, "--steps", "60", "--output", str(output), *options)
     told = mpirun(ranks, args, TIMEOUT_S)

@@ -122,8 +122,8 @@ if TYPE_CHECKING:
     default="float32",
     show_default=True,
     metavar="FORMAT",
-    help="The form in which gradients travel: float32, float16, bfloat16, topk:F (the fraction F of "
-    "entries that are largest, the others later) or powersgd:R (matrices of rank R).",
+    help="The form in which gradients travel: float32, float16, bfloat16, topk:F (the fraction F "
+    "of entries that are largest, the others later) or powersgd:R (matrices of rank R).",
 )
 @output_options
 @click.option(

@@ -67,7 +67,7 @@ class WireFormat:
 
     @property
     def gathers(self) -> bool:
-        """Whether everybody's contribution goes to everybody, because none can be added on the way."""
+        """Whether everybody gets all contributions, for none can be added on the way."""
         return self.name == "topk"
 
     @property
@@ -140,6 +140,10 @@ def low_rank(shape: Sequence[int], rank: int) -> LowRank | None:
     return LowRank(rows, columns, rank)
 
 
+FLOAT32 = WireFormat()
+"""The gradient as it is."""
+
+
 def parse_wire(spec: str) -> WireFormat:
     """Read ``topk:0.01`` and the like.
 
@@ -177,10 +181,25 @@ def check_exchange(wire: WireFormat, exchange: Choice) -> None:
         raise UserError(refusal(wire, exchange.spec))
 
 
+def carrying(wire: WireFormat, choices: Sequence[Choice]) -> tuple[list[Choice], list[str]]:
+    """The exchanges that a format can travel by, and why each of the others cannot."""
+    fit, reasons = [], []
+    for choice in choices:
+        try:
+            check_exchange(wire, choice)
+        except UserError as error:
+            reasons.append(str(error))
+        else:
+            fit.append(choice)
+    return fit, reasons
+
+
 def refusal(wire: WireFormat, spec: str) -> str:
     """Why entries cannot be gathered by an exchange."""
-    why = "it exchanges nothing that could be gathered" if spec == "none" else (
-        "the library adds up where nobody can take the sums apart, and each rank's largest entries "
-        "lie elsewhere"
+    why = (
+        "the library adds up where nobody can take the sums apart, and each rank's largest "
+        "entries lie elsewhere"
     )
+    if spec == "none":
+        why = "it exchanges nothing that could be gathered"
     return f"--wire {wire.spec} with --exchange {spec}: {why}; use any other exchange"

@@ -54,6 +54,23 @@ class Plain:
         """Nothing stays."""
 
 
+def lane(
+    buffer: Array,
+    schedule: Schedule,
+    transport: Transport,
+    timeout_s: float,
+    synchronize: Callable[[], None],
+) -> Lane:
+    """Prepare the exchange of a buffer; `synchronize` waits until the device has filled it."""
+    exchange = Exchange(schedule, buffer, transport, timeout_s=timeout_s)
+
+    def run() -> None:
+        synchronize()
+        exchange.run()
+
+    return Lane(buffer, run)
+
+
 def open_lanes(
     buffers: Sequence[WireBuffer],
     schedule_for: Callable[[int], Schedule],
@@ -82,17 +99,8 @@ def open_lanes(
         transport = "mpi"
     opened = open_transport(transport, job, arrays)
 
-    def lane(buffer: Array, schedule: Schedule) -> Lane:
-        exchange = Exchange(schedule, buffer, opened, timeout_s=timeout_s)
-
-        def run() -> None:
-            synchronize()
-            exchange.run()
-
-        return Lane(buffer, run)
-
     lanes = [
-        lane(opened.allocate(one.count), schedule)
+        lane(opened.allocate(one.count), schedule, opened, timeout_s, synchronize)
         for one, schedule in zip(buffers, schedules, strict=True)
     ]
     return lanes, opened

@@ -7,9 +7,9 @@ entries whose absolute values are largest, and keeps the others (Stich, Cordonni
 layer are left out: entries are chosen over the whole bucket, and momentum is the optimizer's, after
 the sum).
 
-A worker's entries lie elsewhere than its neighbour's, so no sum is formed on the way: workers gather
-each other's slots (`commbench.gathering`), k values followed by their k positions as int32, and
-every one adds them up in the order of ranks, to the same bits.
+A worker's entries lie elsewhere than its neighbour's, so no sum is formed on the way: workers
+gather each other's slots (`commbench.gathering`), k values followed by their k positions as int32,
+and every one adds them up in the order of ranks, to the same bits.
 """
 
 from __future__ import annotations

@@ -96,16 +96,14 @@ def test_sixteen_bits_are_within_their_rounding(
 
 @pytest.mark.parametrize("spec", FIT)
 @pytest.mark.parametrize(("device", "transport"), CASES)
-def test_topk_is_the_dense_computation(
-    job: Job, spec: str, device: str, transport: str
-) -> None:
+def test_topk_is_the_dense_computation(job: Job, spec: str, device: str, transport: str) -> None:
     opened = open_all(job, "topk:0.01", spec, device, transport)
     left = {rank: np.zeros(COUNT, np.float32) for rank in opened[2]}
     for step in range(4):
         found = exchange(job, *opened, everyones(step, job.rank))
         total = np.zeros(COUNT, np.float32)
         for rank, kept in left.items():
-            kept += everyones(step, rank)
+            np.add(kept, everyones(step, rank), out=kept)
             sent = np.zeros_like(kept)
             largest = np.argsort(-np.abs(kept))[: COUNT // 100]
             sent[largest] = kept[largest]

@@ -219,7 +219,7 @@ def test_powersgd_is_the_papers_algorithm(exchange: str, ranks: int, rank: int) 
 def test_powersgd_of_low_rank_is_exact_to_rounding() -> None:
     random = np.random.default_rng(2)
     steps = np.zeros((2, 3, COUNT), np.float32)
-    # All ranks' matrices have the same columns' space, so their sum has rank 2, and each lies in it.
+    # The matrices of all ranks lie in one space of two dimensions, and so does their sum.
     for start, rows, columns in ((7, 12, 10), (127, 5, 12)):
         factors = random.normal(size=(2, rows, 2)) @ random.normal(size=(2, 2, columns))
         steps[:, :, start : start + rows * columns] = factors.reshape(2, 1, -1) * [[1], [2], [-5]]
@@ -270,9 +270,7 @@ def test_sixteen_bits(dtype: str, exchange: str, ranks: int) -> None:
         total = np.zeros(COUNT, np.float32)
         for one in own[0]:
             total += (one * scale).astype(numbers).astype(np.float32)
-        np.testing.assert_array_equal(
-            found[0], total.astype(numbers).astype(np.float32) / scale
-        )
+        np.testing.assert_array_equal(found[0], total.astype(numbers).astype(np.float32) / scale)
 
 
 def test_small_numbers_and_large_ones_in_float16() -> None:
