@@ -212,7 +212,8 @@ def create_run_file(
         more = [staleness_group(terms.servers(len(hosts)), terms.workers, terms.bins)]
     path = settings.output
     if path is None:
-        stem = f"train-{settings.model}-{settings.exchange.spec}-n{len(hosts)}"
+        wire = "" if course.wire.plain else f"-{course.wire.spec}"
+        stem = f"train-{settings.model}-{settings.exchange.spec}{wire}-n{len(hosts)}"
         path = default_path(settings.results, stem)
     return RunFile.create(
         path,
