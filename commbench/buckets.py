@@ -25,6 +25,11 @@ class Bucket:
         """Size of the buffer."""
         return self.gradient.numel() * self.gradient.element_size()
 
+    @property
+    def shapes(self) -> list[tuple[int, ...]]:
+        """The parameters' shapes, in the same order."""
+        return [tuple(parameter.shape) for parameter in self.parameters]
+
     def clear(self) -> None:
         """Set every gradient to zero and make sure that it is a view of the buffer."""
         self.gradient.zero_()
@@ -33,6 +38,11 @@ class Bucket:
             stop = start + parameter.numel()
             parameter.grad = self.gradient[start:stop].view_as(parameter)
             start = stop
+
+
+def exchanged(parameters: Iterable[torch.nn.Parameter]) -> tuple[torch.nn.Parameter, ...]:
+    """The parameters that have a gradient, last layer first as backward finishes them."""
+    return tuple(reversed([p for p in parameters if p.requires_grad]))
 
 
 def single_bucket(
@@ -46,7 +56,7 @@ def single_bucket(
         parameters: of the model, in its order.
         allocate: makes a float32 buffer of so many elements, on the parameters' device.
     """
-    ordered = tuple(reversed([p for p in parameters if p.requires_grad]))
+    ordered = exchanged(parameters)
     count = sum(parameter.numel() for parameter in ordered)
     bucket = Bucket(allocate(count), ordered)
     bucket.clear()

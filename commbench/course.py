@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
@@ -12,6 +13,8 @@ from numpy.typing import NDArray
 
 from commbench.arrays import arrays_for
 from commbench.asynchronous.terms import Terms
+from commbench.errors import UserError
+from commbench.gathering import least_gathered
 from commbench.job import Job
 from commbench.load import least, loads
 from commbench.plans import Plans, plan_all
@@ -19,6 +22,8 @@ from commbench.record import Bucket, RunFile, default_path, staleness_group, tra
 from commbench.registry import Choice
 from commbench.schedule import Schedule
 from commbench.telemetry import PHASES
+from commbench.wire import WireFormat, check_exchange, refusal
+from commbench.wire.gather import gather_plans
 from commbench.workloads.data import Dataset, default_data, load_data, order
 from commbench.workloads.models import ModelChoice, parse_model
 from commbench.workloads.recipes.recipe import Plan, Recipe, load_recipe
@@ -45,6 +50,7 @@ class Settings:
     evaluate_every: float
     device: str
     transport: str
+    wire: WireFormat
     timeout_s: float
     threads: int | None
     output: Path | None
@@ -54,7 +60,7 @@ class Settings:
     def as_options(self) -> dict[str, object]:
         """Every option by name, as the run file stores them."""
         options = {field.name: getattr(self, field.name) for field in fields(self)}
-        return {**options, "exchange": self.exchange.spec}
+        return {**options, "exchange": self.exchange.spec, "wire": self.wire.spec}
 
 
 @dataclass(frozen=True)
@@ -64,6 +70,7 @@ class Course:
     Attributes:
         exchange: the one with a schedule; in place of an asynchronous one, its synchronous form.
         plans: its schedules, and so what a step makes this rank send and receive.
+        wire: in which form gradients travel.
         workers: the ranks with data.
         evaluate_after: numbers of steps, increasing; the last is all of them.
     """
@@ -76,6 +83,7 @@ class Course:
     exchange: Choice
     ranks: int
     plans: Plans
+    wire: WireFormat
     workers: list[int]
     steps_per_epoch: int
     total_steps: int
@@ -86,8 +94,15 @@ class Course:
         return self.exchange.for_bytes(nbytes, self.ranks)
 
     def schedule(self, nbytes: int) -> Schedule:
-        """Its schedule for this rank."""
-        return self.plans.own[self.algorithm(nbytes).spec]
+        """Its schedule for this rank.
+
+        Raises:
+            UserError: this form of gradients cannot travel by it.
+        """
+        spec = self.algorithm(nbytes).spec
+        if spec not in self.plans.own:
+            raise UserError(refusal(self.wire, spec))
+        return self.plans.own[spec]
 
     def terms(self, exchange: Choice) -> Terms:
         """What servers and workers of an asynchronous exchange agree on."""
@@ -109,7 +124,10 @@ def prepare(job: Job, settings: Settings) -> Course:
         UserError: on every rank, if any of them cannot run with these settings.
     """
     exchange = job.agree(lambda: settings.exchange.scheduled(job.size))
+    job.agree(lambda: check_exchange(settings.wire, settings.exchange))
     plans = plan_all(job, [exchange])
+    if settings.wire.gathers:
+        plans = gather_plans(job, plans)
     # All parts of an exchange have the same.
     workers = next(iter(plans.workers.values()))
 
@@ -138,6 +156,7 @@ def prepare(job: Job, settings: Settings) -> Course:
             exchange=exchange,
             ranks=job.size,
             plans=plans,
+            wire=settings.wire,
             workers=workers,
             steps_per_epoch=per_epoch,
             total_steps=total,
@@ -164,6 +183,7 @@ def create_run_file(
     course: Course,
     *,
     gradient: torch.Tensor,
+    shapes: Sequence[Sequence[int]],
     transport: str,
     threads: int,
     hosts: list[str],
@@ -174,7 +194,8 @@ def create_run_file(
     Args:
         settings: stored as options.
         course: stored as attributes, and gives the tables their lengths.
-        gradient: the ``(n,)`` buffer that is exchanged.
+        gradient: the ``(n,)`` buffer that is summed.
+        shapes: of the parameters whose gradients lie in it.
         transport: the transport's name, as opened.
         threads: CPU threads of each rank, as used.
         hosts: the host of every rank.
@@ -183,14 +204,16 @@ def create_run_file(
     Raises:
         UserError: there is a file of this name, or none can be made.
     """
-    count, itemsize = gradient.numel(), gradient.element_size()
+    count, nbytes = gradient.numel(), gradient.numel() * gradient.element_size()
+    handed_in = course.wire.handed_in(shapes)
     more = []
     if settings.exchange.asynchronous:
         terms = course.terms(settings.exchange)
         more = [staleness_group(terms.servers(len(hosts)), terms.workers, terms.bins)]
     path = settings.output
     if path is None:
-        stem = f"train-{settings.model}-{settings.exchange.spec}-n{len(hosts)}"
+        wire = "" if course.wire.plain else f"-{course.wire.spec}"
+        stem = f"train-{settings.model}-{settings.exchange.spec}{wire}-n{len(hosts)}"
         path = default_path(settings.results, stem)
     return RunFile.create(
         path,
@@ -214,6 +237,9 @@ def create_run_file(
             "ranks": len(hosts),
             "workers": len(course.workers),
             "transport": transport,
+            "gradient_bytes": nbytes,
+            "handed_in_bytes": handed_in,
+            "compression": nbytes / handed_in if handed_in else math.nan,
             "global_batch": settings.batch,
             "data": course.data.name,
             "data_source": course.data.source,
@@ -231,7 +257,10 @@ def create_run_file(
             ranks=len(hosts),
             phases=PHASES,
             evaluations=len(course.evaluate_after),
-            buckets=[_bucket(settings.exchange, course, count, itemsize)],
+            buckets=[
+                _bucket(settings.exchange, course, one.count, one.itemsize)
+                for one in course.wire.buffers(shapes, len(course.workers))
+            ],
         )
         + more,
     )
@@ -244,7 +273,8 @@ def _bucket(exchange: Choice, course: Course, count: int, itemsize: int) -> Buck
     schedules = course.plans.everyone[algorithm.spec]
     if exchange.asynchronous:
         algorithm = exchange
-    bucket = Bucket(nbytes, algorithm.spec, bound_bytes=float(least(schedules) * nbytes))
+    bound = (least_gathered if course.wire.gathers else least)(schedules)
+    bucket = Bucket(nbytes, algorithm.spec, bound_bytes=float(bound * nbytes))
     moved = loads(schedules, count)
     if moved is None:
         return bucket

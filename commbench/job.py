@@ -9,7 +9,7 @@ import socket
 import sys
 import tempfile
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
@@ -134,6 +134,12 @@ class Job:
         if message is not None:
             raise UserError(message)
         return result  # type: ignore[no-any-return]
+
+    def scatter(self, values: Sequence[T] | None) -> T:
+        """Hand every rank its own of rank 0's values, one for each rank."""
+        with self._waiting("for its share from rank 0"):
+            value: T = self.comm.scatter(values, root=0)
+        return value
 
     def keep_on_root(self, action: Callable[[], T]) -> T | None:
         """Run `action` on rank 0, which keeps its result; the others get None, or its UserError."""

@@ -12,14 +12,14 @@ all earlier sends instead would make two rounds of all-to-all wait in a circle.)
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
 from commbench.matching import Message, ProofError, Value, match
 from commbench.schedule import AllReduce, ClosedForm, Piece, Recv, Round, Schedule, Send
 
-__all__ = ["Counts", "ProofError", "prove"]
+__all__ = ["Counts", "Play", "ProofError", "prove"]
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ def prove(schedules: Sequence[Schedule]) -> Counts:
         ProofError: a wrong peer or piece, a send without its receive, ranks waiting in a circle, a
             contribution that is missing or counted twice.
     """
-    play = _Play(schedules)
+    play = Play(schedules)
     play.run()
     if all(schedule.reduces for schedule in schedules):
         play.check_result()
@@ -73,15 +73,21 @@ def prove(schedules: Sequence[Schedule]) -> Counts:
     return play.counts()
 
 
-class _Play:
-    """All ranks going through their rounds, each as far as it can."""
+class Play:
+    """All ranks going through their rounds, each as far as it can.
 
-    def __init__(self, schedules: Sequence[Schedule]) -> None:
+    Attributes:
+        cuts: the fractions at which the buffer is cut into parts.
+        held: for each rank, what is in each part of its buffer.
+    """
+
+    def __init__(self, schedules: Sequence[Schedule], edges: Iterable[Fraction] = ()) -> None:
+        """Begin; `edges` are cuts that no piece makes."""
         self.schedules = schedules
         self.size = len(schedules)
         self.messages = match(schedules)
         self.cuts = sorted(
-            {Fraction(0), Fraction(1)}
+            {Fraction(0), Fraction(1), *edges}
             | {
                 Fraction(edge, op.piece.of)
                 for schedule in schedules
@@ -108,12 +114,18 @@ class _Play:
         self.at_native: list[int] = []
 
     def parts(self, piece: Piece) -> slice:
+        """Which parts a piece consists of."""
         return slice(
             self.cut_index[Fraction(piece.index, piece.of)],
             self.cut_index[Fraction(piece.index + 1, piece.of)],
         )
 
     def run(self) -> None:
+        """Play until all ranks are through.
+
+        Raises:
+            ProofError: some wait in a circle, or for a rank that never comes.
+        """
         ready = list(range(self.size))
         while ready:
             rank = ready.pop()
@@ -148,6 +160,7 @@ class _Play:
         return woken
 
     def enter(self, rank: int, step: Round) -> list[int]:
+        """Begin a round: what it sends is what is held now; return the ranks that this woke."""
         woken: list[int] = []
         self.entered[rank] = True
         self.end[rank] = self.start[rank] + bool(step.ops)
@@ -172,6 +185,7 @@ class _Play:
         return None
 
     def receive(self, rank: int, message: Message) -> list[int]:
+        """Let a message take effect; return the ranks that this woke."""
         parts = self.parts(message.recv.piece)
         if message.recv.reduce:
             pairs = zip(self.held[rank][parts], message.value, strict=True)
@@ -207,6 +221,7 @@ class _Play:
         return list(range(self.size))
 
     def leave(self, rank: int) -> None:
+        """End a round."""
         self.turn[rank] += 1
         self.next_op[rank] = 0
         self.entered[rank] = False
@@ -238,6 +253,11 @@ class _Play:
         return "a circular wait: " + "; ".join(told[r] for r in ranks[ranks.index(rank) :])
 
     def check_result(self) -> None:
+        """Check that every worker ends with every contribution once.
+
+        Raises:
+            ProofError: one of them does not.
+        """
         workers = sum(1 << r for r, schedule in enumerate(self.schedules) if schedule.contributes)
         for rank, schedule in enumerate(self.schedules):
             if not schedule.contributes:
@@ -256,6 +276,7 @@ class _Play:
                     raise ProofError(f"{where} with a missing contribution of {names}")
 
     def counts(self) -> Counts:
+        """What was played."""
         ops = [[op for step in s.rounds for op in step.ops] for s in self.schedules]
         return Counts(
             rounds=max(self.end, default=0),

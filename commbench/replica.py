@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from time import perf_counter
 
@@ -11,14 +11,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from commbench.arrays import Array, arrays_for, to_torch
-from commbench.buckets import single_bucket
-from commbench.exchange import Exchange
+from commbench.arrays import arrays_for, to_torch
+from commbench.buckets import exchanged, single_bucket
 from commbench.job import Job
-from commbench.load import only_by_library
 from commbench.record import RunFile
 from commbench.schedule import Schedule
-from commbench.transport import open_transport
+from commbench.wire import WireFormat, describe
+from commbench.wire.codec import open_codec, open_lanes
 from commbench.workloads.data import Split
 from commbench.workloads.models.dropout import sample_keys, set_samples
 from commbench.workloads.models.network import Network
@@ -42,6 +41,8 @@ class Replica:
         recipe: Recipe,
         plan: Plan,
         schedule_for: Callable[[int], Schedule],
+        wire: WireFormat,
+        workers: Sequence[int],
         transport: str,
         device: str,
         timeout_s: float,
@@ -53,7 +54,9 @@ class Replica:
             model: with the same weights on every rank, or rank 0's are taken.
             recipe: the optimizer's settings.
             plan: the learning rate of every step.
-            schedule_for: this rank's schedule for a bucket of so many bytes.
+            schedule_for: this rank's schedule for a buffer of so many bytes.
+            wire: in which form gradients travel.
+            workers: the ranks with data.
             transport: by name.
             device: "cpu" or "cuda".
             timeout_s: the longest wait for a peer, in seconds.
@@ -70,29 +73,38 @@ class Replica:
             value = parameter.detach().cpu()
             job.broadcast(value.numpy())
             parameter.data.copy_(value)
-        # The library gets memory of the kind that it is used to: shared pages slow it down.
-        count = sum(one.numel() for one in self.model.parameters() if one.requires_grad)
-        schedule = schedule_for(count * arrays.kind.itemsize)
-        if transport == "auto" and only_by_library([schedule]):
-            transport = "mpi"
-        self.transport = open_transport(transport, job, arrays)
-        buffers: list[Array] = []
+        shapes = [tuple(one.shape) for one in exchanged(self.model.parameters())]
+        buffers = wire.buffers(shapes, len(workers))
+        lanes, self.transport = open_lanes(
+            buffers,
+            schedule_for,
+            job=job,
+            transport=transport,
+            device=device,
+            timeout_s=timeout_s,
+            synchronize=self.synchronize,
+        )
 
         def allocate(count: int) -> torch.Tensor:
-            buffers.append(self.transport.allocate(count))
-            return to_torch(buffers[-1])
+            if wire.plain:
+                return to_torch(lanes[0].buffer)
+            return torch.zeros(count, device=self.device)
 
         self.bucket = single_bucket(self.model.parameters(), allocate)
-        self.buffer = buffers[0]
+        self.buffer = lanes[0].buffer
         self.plan = plan
+        schedule = schedule_for(buffers[0].nbytes)
         self.contributes, self.reduces = schedule.contributes, schedule.reduces
+        self.codec = open_codec(
+            wire, self.bucket.gradient, shapes, lanes, workers=workers, rank=job.rank
+        )
+        self.told = describe(wire, shapes)
         self.optimizer = CaffeSGD(
             parameter_groups(self.model, recipe),
             lr=plan.base_lr,
             momentum=plan.momentum,
             weight_decay=plan.weight_decay,
         )
-        self.exchange = Exchange(schedule, self.buffer, self.transport, timeout_s=timeout_s)
 
     def step(
         self,
@@ -143,8 +155,8 @@ class Replica:
         return loss_sum.item() / self.model.loss_terms, seconds
 
     def exchange_gradient(self, step: int) -> None:
-        """Add up the ranks' gradients in the bucket."""
-        self.exchange.run()
+        """Add up the ranks' gradients in the bucket, in the form in which they travel."""
+        self.codec.exchange()
 
     def update(self, step: int) -> None:
         """Take the optimizer's step with them."""
@@ -154,12 +166,12 @@ class Replica:
     def serve(self, step: int) -> tuple[float, list[float]]:
         """A step of a rank without data: it only takes part in the exchange."""
         start = perf_counter()
-        self.exchange.run()
+        self.codec.relay()
         return 0.0, [0.0, 0.0, 0.0, perf_counter() - start, 0.0]
 
     def hand_in(self, file: RunFile | None) -> str:
         """Store what the exchange knows about itself, and tell it in a line; collective."""
-        return ""
+        return self.told
 
     @torch.no_grad()
     def evaluate(self, data: Split, share: NDArray[np.int64]) -> NDArray[np.float64]:

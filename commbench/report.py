@@ -152,7 +152,7 @@ def _timings(file: Any) -> list[Timing]:
             if len(slowest):
                 timings.append(
                     Timing(
-                        exchange=exchange,
+                        exchange=_named(exchange, root),
                         ranks=seconds.shape[3],
                         size=int(size),
                         setting=setting,
@@ -162,6 +162,12 @@ def _timings(file: Any) -> list[Timing]:
                     )
                 )
     return timings
+
+
+def _named(exchange: str, root: dict[str, Any]) -> str:
+    """An exchange, and the form in which gradients travel where it is not their own."""
+    wire = str(root["options"].get("wire", "float32"))
+    return exchange if wire == "float32" else f"{exchange} {wire}"
 
 
 def _pooled(found: Iterable[Timing]) -> list[Timing]:
@@ -202,7 +208,7 @@ def _training(path: Path, file: Any) -> Training:
     return Training(
         file=str(path),
         label="",
-        exchange=str(root["exchange"]),
+        exchange=_named(str(root["exchange"]), root),
         ranks=int(root["ranks"]),
         status=str(root["status"]),
         task={name: root[name] for name in names if name in root}

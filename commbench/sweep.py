@@ -17,14 +17,17 @@ from commbench.errors import UserError
 from commbench.exchange import Exchange
 from commbench.inputs import fill, in_blocks, total
 from commbench.job import Job
-from commbench.load import hottest, least, only_by_library
+from commbench.load import only_by_library
 from commbench.plans import Plans, plan_all
 from commbench.record import RunFile, default_path, sweep_groups
 from commbench.registry import Choice
-from commbench.schedule import Schedule
 from commbench.sweep_table import Row
-from commbench.transport import Transport, open_transport
+from commbench.transport import open_transport
 from commbench.turns import Candidate, take_turns
+from commbench.wire import FLOAT32, WireFormat, check_exchange
+from commbench.wire.codec import Codec
+from commbench.wire.gather import gather_plans
+from commbench.wire.trial import Cell, Trials, cell_of
 
 
 @dataclass(frozen=True)
@@ -42,6 +45,7 @@ class SweepSettings:
     timeout_s: float
     output: Path | None
     results: Path
+    wire: WireFormat = FLOAT32
 
     def as_options(self) -> dict[str, object]:
         """Every option by name, as files store them."""
@@ -50,6 +54,7 @@ class SweepSettings:
             "exchanges": [choice.spec for choice in self.exchanges],
             "output": str(self.output or ""),
             "results": str(self.results),
+            "wire": self.wire.spec,
         }
 
 
@@ -58,7 +63,9 @@ class _Candidate(Candidate):
     """One exchange at the size at hand; rank 0 knows the schedules of all ranks."""
 
     choice: Choice
-    schedules: list[Schedule]
+    cell: Cell
+    transport: str
+    codec: Codec | None = None
 
 
 def step_sizes(first: int, last: int, factor: float | None, step: int | None) -> list[int]:
@@ -92,29 +99,39 @@ def sweep(job: Job, settings: SweepSettings, show: Callable[[Row], None]) -> lis
         UserError: on every rank, for settings that cannot be run or an exchange that is wrong.
     """
     arrays = job.agree(lambda: arrays_for(settings.device, settings.dtype, job.local_rank))
-    plans = plan_all(job, settings.exchanges)
-    transport = open_transport(settings.transport, job, arrays)
+    plans = _plans(job, settings)
+    cells = job.agree(lambda: _cells(settings, arrays, plans, job.size))
+    kind = _Sweep if settings.wire.plain else _WireSweep
+    run = kind(job, settings, arrays=arrays, cells=cells, plans=plans, show=show)
     hosts = job.all_gather_text(job.host)
     devices = job.all_gather_text(arrays.device)
-    file = job.keep_on_root(
+    run.file = job.keep_on_root(
         lambda: _create(
             settings,
+            cells=cells,
             plans=plans,
-            arrays=arrays,
-            transport=transport.name,
+            itemsize=arrays.kind.itemsize,
+            transport=run.transport.name,
             hosts=hosts,
             devices=devices,
         )
     )
-    run = _Sweep(job, settings, plans=plans, transport=transport, file=file, show=show).run
-    if file is None:
-        run()
+    if run.file is None:
+        run.run()
         return None
-    with file:
-        rows = run()
+    with run.file:
+        rows = run.run()
         wrong = sum(row.wrong or 0 for row in rows)
-        file.finish(wrong=wrong)
+        run.file.finish(wrong=wrong)
     return rows
+
+
+def _plans(job: Job, settings: SweepSettings) -> Plans:
+    """The schedules of the exchanges, for what travels; collective."""
+    for choice in settings.exchanges:
+        check_exchange(settings.wire, choice)
+    plans = plan_all(job, settings.exchanges)
+    return gather_plans(job, plans) if settings.wire.gathers else plans
 
 
 class _Sweep:
@@ -125,35 +142,40 @@ class _Sweep:
         job: Job,
         settings: SweepSettings,
         *,
+        arrays: Arrays,
+        cells: list[list[Cell]],
         plans: Plans,
-        transport: Transport,
-        file: RunFile | None,
         show: Callable[[Row], None],
     ) -> None:
         self.job = job
         self.settings = settings
+        self.arrays = arrays
+        self.cells = cells
         self.plans = plans
-        self.transport = transport
-        self.arrays = transport.arrays
-        self.file = file
         self.show = show
-        self.counts = _counts(settings.sizes_bytes, self.arrays)
-        self.buffer = self.private = transport.allocate(max(self.counts))
-        self.library = transport
-        if transport.name != "mpi" and any(only_by_library([one]) for one in plans.own.values()):
+        self.file: RunFile | None = None
+        self.open(max(row[0].count for row in cells))
+
+    def open(self, longest: int) -> None:
+        """Open transports, allocate and fill for buffers up to so many elements."""
+        job, settings = self.job, self.settings
+        self.transport = self.library = open_transport(settings.transport, job, self.arrays)
+        self.buffer = self.private = self.transport.allocate(longest)
+        own = self.plans.own.values()
+        if self.transport.name != "mpi" and any(only_by_library([one]) for one in own):
             # The library gets memory of the kind that it is used to: shared pages slow it down.
             self.library = open_transport("mpi", job, self.arrays)
-            self.private = self.library.allocate(max(self.counts))
+            self.private = self.library.allocate(longest)
         self.inputs = in_blocks(
             self.arrays,
-            max(self.counts),
+            longest,
             lambda count, first: fill(count, job.rank, job.size, settings.dtype, first),
         )
 
     def run(self) -> list[Row]:
         rows = []
-        for index, count in enumerate(self.counts):
-            candidates = self.prepare(count)
+        for index, cells in enumerate(self.cells):
+            candidates = self.prepare(cells)
             wrong = take_turns(
                 self.job,
                 self.arrays,
@@ -163,13 +185,16 @@ class _Sweep:
                 iterations=self.settings.iterations,
                 keep=partial(self.keep, index),
             )
+            errors = [self.error(candidate) for candidate in candidates]
             if self.file is None:
                 continue
             for number, candidate in enumerate(candidates):
-                row = self.row(candidate, count, wrong[number])
+                row = self.row(candidate, wrong[number], errors[number])
                 self.file["sweep/wrong"][index, number] = (
                     math.nan if row.wrong is None else row.wrong
                 )
+                if row.error is not None:
+                    self.file["sweep/error"][index, number] = row.error
                 self.show(row)
                 rows.append(row)
         return rows
@@ -178,23 +203,21 @@ class _Sweep:
         assert self.file is not None
         self.file["sweep/seconds"][index, :, iteration] = seconds
 
-    def prepare(self, count: int) -> list[_Candidate]:
+    def prepare(self, cells: list[Cell]) -> list[_Candidate]:
         candidates = []
         # Candidates with the same workers share the sum: it is as large as the buffer.
         sums: dict[tuple[int, ...], Any] = {}
-        nbytes = count * self.arrays.kind.itemsize
-        for choice in self.settings.exchanges:
-            spec = choice.for_bytes(nbytes, self.job.size).spec
-            workers = tuple(self.plans.workers[spec])
-            own = self.plans.own[spec]
+        for choice, cell in zip(self.settings.exchanges, cells, strict=True):
+            own = self.plans.own[cell.specs[0]]
+            workers = tuple(cell.workers)
             library = only_by_library([own])
-            buffer = (self.private if library else self.buffer)[:count]
+            buffer = (self.private if library else self.buffer)[: cell.count]
             transport = self.library if library else self.transport
             exchange = Exchange(own, buffer, transport, timeout_s=self.settings.timeout_s)
             expected = None
             if self.settings.check and own.contributes and own.reduces:
                 if workers not in sums:
-                    sums[workers] = self.sum_of(workers, count)
+                    sums[workers] = self.sum_of(workers, cell.count)
                 expected = sums[workers]
             candidates.append(
                 _Candidate(
@@ -202,10 +225,15 @@ class _Sweep:
                     exchange.run,
                     expected,
                     choice=choice,
-                    schedules=self.plans.everyone.get(spec, []),
+                    cell=cell,
+                    transport=transport.name,
                 )
             )
         return candidates
+
+    def error(self, candidate: _Candidate) -> float | None:
+        """How far off a sum is, where it is not exact; collective."""
+        return None
 
     def sum_of(self, workers: tuple[int, ...], count: int) -> Array:
         return in_blocks(
@@ -214,23 +242,21 @@ class _Sweep:
             lambda part, first: total(part, workers, self.job.size, self.settings.dtype, first),
         )
 
-    def row(self, candidate: _Candidate, count: int, wrong: int) -> Row:
+    def row(self, candidate: _Candidate, wrong: int, error: float | None) -> Row:
         ranks = self.job.size
-        itemsize = self.arrays.kind.itemsize
-        size = count * itemsize
+        cell, plans = candidate.cell, self.plans
+        size = cell.count * self.arrays.kind.itemsize
         slowest = np.array(candidate.seconds).max(axis=1)
         median = float(np.median(slowest))
-        reduces = any(plan.reduces for plan in candidate.schedules)
+        reduces = plans.own[cell.specs[0]].reduces
         # Nothing is exchanged by the floor, so it has no bandwidth.
         rate = size / median / 1e9 if reduces else math.nan
-        moved = hottest(candidate.schedules, count) * itemsize
+        moved = cell.hottest_bytes(plans)
         return Row(
             exchange=candidate.choice.spec,
-            transport=(
-                self.library if only_by_library(candidate.schedules) else self.transport
-            ).name,
+            transport=candidate.transport,
             size=size,
-            count=count,
+            count=cell.count,
             dtype=self.settings.dtype,
             time_us={
                 "min": 1e6 * float(slowest.min()),
@@ -242,9 +268,50 @@ class _Sweep:
             bus_bw=rate * 2 * (ranks - 1) / ranks,
             link_bw=moved / median / 1e9 if reduces else math.nan,
             hottest_bytes=moved,
-            bound_bytes=float(size * least(candidate.schedules)),
+            bound_bytes=cell.bound_bytes(plans),
             wrong=wrong if self.settings.check and reduces else None,
+            wire=self.settings.wire.spec,
+            error=error if reduces else None,
         )
+
+
+class _WireSweep(_Sweep):
+    """Of gradients that travel in another form: compression belongs to the time."""
+
+    def open(self, longest: int) -> None:
+        self.trials = Trials(
+            self.job,
+            [cell for row in self.cells for cell in row],
+            self.plans,
+            device=self.settings.device,
+            transport=self.settings.transport,
+            timeout_s=self.settings.timeout_s,
+        )
+        self.transport = self.trials.transport
+        self.inputs = self.trials.inputs
+        self.buffer = self.arrays.wire_empty(longest)
+
+    def prepare(self, cells: list[Cell]) -> list[_Candidate]:
+        candidates = []
+        for choice, cell in zip(self.settings.exchanges, cells, strict=True):
+            buffer = self.buffer[: cell.count]
+            codec = self.trials.codec(cell, buffer)
+            candidates.append(
+                _Candidate(
+                    buffer,
+                    codec.exchange if self.job.rank in cell.workers else codec.relay,
+                    None,
+                    choice=choice,
+                    cell=cell,
+                    transport=self.trials.transport_of(cell.specs[0]),
+                    codec=codec,
+                )
+            )
+        return candidates
+
+    def error(self, candidate: _Candidate) -> float | None:
+        assert candidate.codec is not None
+        return self.trials.error(candidate.cell, candidate.codec, candidate.buffer)
 
 
 def _counts(sizes_bytes: Sequence[int], arrays: Arrays) -> list[int]:
@@ -252,25 +319,29 @@ def _counts(sizes_bytes: Sequence[int], arrays: Arrays) -> list[int]:
     return list(dict.fromkeys(size // arrays.kind.itemsize for size in sizes_bytes))
 
 
+def _cells(settings: SweepSettings, arrays: Arrays, plans: Plans, ranks: int) -> list[list[Cell]]:
+    """What is exchanged, for every size and exchange."""
+    return [
+        [
+            cell_of(
+                choice, count, wire=settings.wire, dtype=settings.dtype, plans=plans, ranks=ranks
+            )
+            for choice in settings.exchanges
+        ]
+        for count in _counts(settings.sizes_bytes, arrays)
+    ]
+
+
 def _create(
     settings: SweepSettings,
     *,
+    cells: list[list[Cell]],
     plans: Plans,
-    arrays: Arrays,
+    itemsize: int,
     transport: str,
     hosts: list[str],
     devices: list[str],
 ) -> RunFile:
-    itemsize = arrays.kind.itemsize
-    counts = _counts(settings.sizes_bytes, arrays)
-    algorithms = [
-        [choice.for_bytes(count * itemsize, len(hosts)).spec for choice in settings.exchanges]
-        for count in counts
-    ]
-    cells = [
-        [(plans.everyone[spec], n) for spec in row]
-        for n, row in zip(counts, algorithms, strict=True)
-    ]
     path = settings.output or default_path(settings.results, f"sweep-n{len(hosts)}")
     return RunFile.create(
         path,
@@ -282,12 +353,13 @@ def _create(
         options=settings.as_options(),
         attributes={"ranks": len(hosts), "transport": transport, "dtype": settings.dtype},
         groups=sweep_groups(
-            sizes_bytes=[count * itemsize for count in counts],
+            sizes_bytes=[row[0].count * itemsize for row in cells],
             exchanges=[choice.spec for choice in settings.exchanges],
             iterations=settings.iterations,
             ranks=len(hosts),
-            hottest_rank_bytes=[[hottest(*cell) * itemsize for cell in row] for row in cells],
-            bound_bytes=[[float(least(plan) * n * itemsize) for plan, n in row] for row in cells],
-            algorithms=algorithms,
+            hottest_rank_bytes=[[one.hottest_bytes(plans) for one in row] for row in cells],
+            bound_bytes=[[one.bound_bytes(plans) for one in row] for row in cells],
+            algorithms=[[one.algorithm for one in row] for row in cells],
+            inexact=not settings.wire.plain,
         ),
     )

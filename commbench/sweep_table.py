@@ -28,6 +28,9 @@ class Row:
         hottest_bytes: sent or received by the busiest rank, the greater; NaN for `native`.
         bound_bytes: the least any all-reduce can move through its busiest rank.
         wrong: elements with a wrong sum over all ranks and iterations; None if not checked.
+        wire: the form in which buffers travel.
+        error: how far off the sum is, relative to the exact one; None of float32 and others that
+            are summed as they are.
     """
 
     exchange: str
@@ -42,6 +45,8 @@ class Row:
     hottest_bytes: float
     bound_bytes: float
     wrong: int | None
+    wire: str = "float32"
+    error: float | None = None
 
 
 _NAME_WIDTH = 24
@@ -52,7 +57,9 @@ def name_width(exchanges: Iterable[str]) -> int:
     return max(_NAME_WIDTH, *(len(name) for name in exchanges))
 
 
-def table_header(facts: Mapping[str, object], width: int = _NAME_WIDTH) -> Iterator[str]:
+def table_header(
+    facts: Mapping[str, object], width: int = _NAME_WIDTH, inexact: bool = False
+) -> Iterator[str]:
     """The ``#`` lines before the rows, the names of exchanges `width` characters wide."""
     for name, value in facts.items():
         yield f"# {name}: {value}"
@@ -61,11 +68,13 @@ def table_header(facts: Mapping[str, object], width: int = _NAME_WIDTH) -> Itera
         f"#{'size':>11} {'count':>11} {'type':>9} {'redop':>6} {'root':>5} {'exchange':<{width}}"
         f" {'min':>10} {'median':>10} {'p99':>10} {'max':>10}"
         f" {'algbw':>8} {'busbw':>8} {'hottest':>8} {'bound':>6} {'linkbw':>8} {'#wrong':>7}"
+        + (f" {'error':>9}" if inexact else "")
     )
     yield (
         f"#{'(B)':>11} {'(elements)':>11} {'':>9} {'':>6} {'':>5} {'':<{width}}"
         f" {'(us)':>10} {'(us)':>10} {'(us)':>10} {'(us)':>10}"
         f" {'(GB/s)':>8} {'(GB/s)':>8} {'(x size)':>8} {'(x)':>6} {'(GB/s)':>8} {'':>7}"
+        + (f" {'(x sum)':>9}" if inexact else "")
     )
 
 
@@ -83,6 +92,7 @@ def table_row(row: Row, width: int = _NAME_WIDTH) -> str:
         f" {row.size:>11} {row.count:>11} {row.dtype:>9} {'sum':>6} {-1:>5} {row.exchange:<{width}}"
         f" {times} {number(row.alg_bw, 8)} {number(row.bus_bw, 8)} {number(hottest, 8)}"
         f" {number(bound, 6)} {number(row.link_bw, 8)} {wrong:>7}"
+        + ("" if row.error is None else f" {row.error:>9.2e}")
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from time import perf_counter
 from typing import Any
 
@@ -20,6 +20,7 @@ from commbench.job import Job
 from commbench.record import RunFile
 from commbench.replica import Replica
 from commbench.schedule import Schedule
+from commbench.wire import WireFormat
 from commbench.workloads.models.network import Network
 from commbench.workloads.recipes.recipe import Plan, Recipe
 
@@ -35,6 +36,8 @@ class AsynchronousReplica(Replica):
         recipe: Recipe,
         plan: Plan,
         schedule_for: Callable[[int], Schedule],
+        wire: WireFormat,
+        workers: Sequence[int],
         transport: str,
         device: str,
         timeout_s: float,
@@ -47,6 +50,8 @@ class AsynchronousReplica(Replica):
             recipe=recipe,
             plan=plan,
             schedule_for=schedule_for,
+            wire=wire,
+            workers=workers,
             transport=transport,
             device=device,
             timeout_s=timeout_s,

@@ -77,6 +77,14 @@ def measuring_options(function: F, iterations: int = 20) -> F:
     show_default=True,
     help="Multiply the size each time, unless --stepbytes is given.",
 )
+@click.option(
+    "--wire",
+    default="float32",
+    show_default=True,
+    metavar="FORMAT",
+    help="Time the exchange of float32 gradients that travel as float16, bfloat16, topk:F or "
+    "powersgd:R, compression included, and measure the error of the sum.",
+)
 @click.option("-c", "--check", is_flag=True, help="Check every element of every sum.")
 @click.option("--json", "json_file", help="Write the results as JSON; - for standard output.")
 @click.option("--csv", "csv_file", type=click.Path(path_type=Path), help="Write them as CSV.")
@@ -100,18 +108,28 @@ def command(**options: Any) -> None:
               (with ranks that only serve beside w workers: 2(w-1)/p, but at least 1)
     linkbw    algbw * hottest: what the link of the busiest rank carried
     #wrong    elements with a wrong sum, over all workers and iterations (--check)
+    error     with --wire: how far one exchange of white noise, without what a
+              format makes up for later, is from the exact sum (norm over norm)
 
     Exits with 1 if any sum was wrong, after all files are written.
     """
     from commbench.arrays import element_type
+    from commbench.errors import UserError
     from commbench.job import mpi_job
     from commbench.registry import admitted, parse_exchanges, place_all
     from commbench.sweep import SweepSettings, step_sizes, sweep
     from commbench.tune import resolve_auto
+    from commbench.wire import carrying, parse_wire
 
     datatype = ALIASES.get(options["datatype"], options["datatype"])
     element_type(datatype)
     given = take_topology_options(options)
+    wire = parse_wire(options["wire"])
+    if not wire.plain and (datatype != "float32" or options["check"]):
+        raise UserError(
+            f"--wire {wire.spec} is a form of float32 buffers whose sums are not exact: "
+            "leave out --datatype and --check; the error is always measured"
+        )
     settings = SweepSettings(
         exchanges=[],
         sizes_bytes=step_sizes(
@@ -126,6 +144,7 @@ def command(**options: Any) -> None:
         timeout_s=options["timeout"],
         output=options["output"],
         results=options["results"],
+        wire=wire,
     )
     with mpi_job(options["timeout"]) as job:
         specs = resolve_auto(
@@ -133,7 +152,7 @@ def command(**options: Any) -> None:
             options["exchange"],
             options["tuning"],
             device=settings.device,
-            dtype=datatype,
+            dtype=datatype if wire.plain else wire.dtype,
             transport=settings.transport,
         )
         nodes = job.nodes()
@@ -142,6 +161,8 @@ def command(**options: Any) -> None:
         if specs == "all":
             # Not every exchange runs on every number of ranks; one that was named must.
             choices, left_out = admitted(choices, job.size)
+            choices, more = carrying(wire, choices)
+            left_out += more
         settings = replace(settings, exchanges=choices)
         table = _Table(job, settings, left_out, options["json_file"], options["csv_file"])
         job.on_root(table.check_files)
@@ -195,7 +216,8 @@ class _Table:
         width = name_width(choice.spec for choice in self.settings.exchanges)
         if not self.begun:
             self.begun = True
-            for line in table_header(self.facts(), width):
+            inexact = not self.settings.wire.plain
+            for line in table_header(self.facts(), width, inexact):
                 print(line, file=self.stream)
         print(table_row(row, width), file=self.stream, flush=True)
 
@@ -210,6 +232,7 @@ class _Table:
             "MPI": environment.mpi_library(),
             "ranks": f"{self.job.size}, {self.job.local_size} of them on {self.job.host}",
             "device": settings.device,
+            **({} if settings.wire.plain else {"wire": settings.wire.spec}),
             "transport": transport_name(settings.transport, settings.device),
             "iterations": f"{settings.iterations} after {settings.warmup} to warm up, "
             "exchanges in turn",

@@ -117,6 +117,14 @@ if TYPE_CHECKING:
     help="ps-async: a worker may begin step t when every worker's gradient of step t-1-STEPS has "
     "been applied; inf does not bound it. [default: 1]",
 )
+@click.option(
+    "--wire",
+    default="float32",
+    show_default=True,
+    metavar="FORMAT",
+    help="The form in which gradients travel: float32, float16, bfloat16, topk:F (the fraction F "
+    "of entries that are largest, the others later) or powersgd:R (matrices of rank R).",
+)
 @output_options
 @click.option(
     "--progress",
@@ -141,6 +149,7 @@ def command(**options: Any) -> None:
     from commbench.job import mpi_job
     from commbench.registry import parse_exchange
     from commbench.tune import resolve_auto
+    from commbench.wire import parse_wire
 
     given = take_topology_options(options)
     if (staleness := options.pop("staleness")) is not None:
@@ -148,6 +157,7 @@ def command(**options: Any) -> None:
     spec, tuning = options.pop("exchange"), options.pop("tuning")
     if options.pop("recipe_lr"):
         options["lr"] = None
+    wire = parse_wire(options.pop("wire"))
     timeout_s = options.pop("timeout")
     with mpi_job(timeout_s) as job:
         from commbench.course import Settings
@@ -158,12 +168,12 @@ def command(**options: Any) -> None:
             spec,
             tuning,
             device=options["device"],
-            dtype="float32",
+            dtype=wire.dtype,
             transport=options["transport"],
         )
         nodes = job.nodes()
         exchange = job.agree(lambda: parse_exchange(spec, given).placed(nodes))
-        outcome = train(job, Settings(exchange=exchange, timeout_s=timeout_s, **options))
+        outcome = train(job, Settings(exchange=exchange, wire=wire, timeout_s=timeout_s, **options))
         if outcome and options["progress"] != "none":
             _print(outcome)
 

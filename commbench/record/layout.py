@@ -179,13 +179,15 @@ def sweep_groups(
     hottest_rank_bytes: ArrayLike | None = None,
     bound_bytes: ArrayLike | None = None,
     algorithms: Sequence[Sequence[str]] | None = None,
+    inexact: bool = False,
 ) -> list[Group]:
     """The one group of a sweep, /sweep.
 
     To fill: `sweep/seconds` (sizes, exchanges, iterations, ranks) and `sweep/wrong` (sizes,
     exchanges), both float64; also `sweep/hottest_rank_bytes` and `sweep/bound_bytes` (sizes,
     exchanges) unless they are given here. `algorithms` (sizes, exchanges) are what the exchanges
-    come down to at each size, where that is not themselves.
+    come down to at each size, where that is not themselves. With `inexact` sums there is
+    `sweep/error` (sizes, exchanges) to fill as well.
     """
     cell = ("size_bytes", "exchange")
 
@@ -224,6 +226,11 @@ def sweep_groups(
                     "the least that any all-reduce moves through its busiest rank",
                     "byte",
                     data=table(bound_bytes),
+                ),
+                **(
+                    {"error": Variable(cell, "norm of the error of the sum over that of the sum")}
+                    if inexact
+                    else {}
                 ),
             },
         )

@@ -10,10 +10,12 @@ import pytest
 from commbench.compose import then, within
 from commbench.course import _bucket
 from commbench.load import by_library, hottest, least, loads
+from commbench.plans import Plans
 from commbench.proof import prove
 from commbench.registry import Choice, admitted, parse_exchange, parse_exchanges
 from commbench.schedule import AllReduce, Piece, Round, Schedule
 from commbench.topologies import tree
+from commbench.wire import FLOAT32
 
 SERVED = ["parameter-server@server=dedicated", "sharded-server@servers=2"]
 
@@ -25,9 +27,8 @@ def mixed(rank: int, size: int) -> Schedule:
 
 
 def bucket(choice: Choice, size: int, count: int) -> Any:
-    course: Any = SimpleNamespace(
-        algorithm=lambda nbytes: choice, schedules=lambda nbytes: choice.schedules(size)
-    )
+    plans = Plans({}, {}, {choice.spec: choice.schedules(size)})
+    course: Any = SimpleNamespace(algorithm=lambda nbytes: choice, plans=plans, wire=FLOAT32)
     return _bucket(choice, course, count, 4)
 
 

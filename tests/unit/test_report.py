@@ -56,11 +56,13 @@ def sweep(
     return slowest
 
 
-def training(path: Path, exchange: str, ranks: int = 2, **changes: object) -> None:
+def training(
+    path: Path, exchange: str, ranks: int = 2, wire: str = "float32", **changes: object
+) -> None:
     run = RunFile.create(
         path,
         kind="train",
-        options={"image_size": 48, "lr": 0.01},
+        options={"image_size": 48, "lr": 0.01, "wire": wire},
         seed=1,
         hosts=["a"] * ranks,
         devices=["cpu"] * ranks,
@@ -117,6 +119,17 @@ def test_json_has_the_files_own_numbers(tmp_path: Path) -> None:
     assert run["phase_share"]["exchange"] == pytest.approx(0.5)
     assert run["step_s"] == pytest.approx(0.2)
     assert told["figure"] is None
+
+
+def test_the_form_of_gradients_is_part_of_a_runs_name(tmp_path: Path) -> None:
+    files = [tmp_path / f"{number}.h5" for number in range(2)]
+    for path, wire in zip(files, ("float32", "topk:0.01"), strict=True):
+        training(path, "tree", wire=wire)
+    told = json.loads(report(*files, "--json"))
+    assert [run["label"] for run in told["trainings"]] == [
+        "tree, 2 ranks",
+        "tree topk:0.01, 2 ranks",
+    ]
 
 
 def test_a_figure_of_everything(tmp_path: Path) -> None:

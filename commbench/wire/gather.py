@@ -1,0 +1,37 @@
+"""All-gathers in the place of a run's all-reduces."""
+
+from __future__ import annotations
+
+from commbench.errors import UserError
+from commbench.gathering import gathered, prove_gathered
+from commbench.job import Job
+from commbench.load import by_library
+from commbench.matching import ProofError
+from commbench.plans import Plans
+from commbench.schedule import Schedule
+
+
+def gather_plans(job: Job, plans: Plans) -> Plans:
+    """Turn all-reduces into all-gathers, and prove these; collective.
+
+    Left out are exchanges of which nothing can be gathered, `none` and what the library adds up.
+
+    Raises:
+        UserError: on every rank, if a schedule is wrong.
+    """
+    everyone: dict[str, list[Schedule]] = {}
+
+    def make() -> None:
+        for spec, schedules in plans.everyone.items():
+            if by_library(schedules) or not all(one.reduces for one in schedules):
+                continue
+            try:
+                everyone[spec] = gathered(schedules)
+                prove_gathered(everyone[spec])
+            except ProofError as error:
+                raise UserError(f"--exchange {spec} cannot be gathered: {error}") from error
+
+    job.on_root(make)
+    shares = [{spec: one[rank] for spec, one in everyone.items()} for rank in range(job.size)]
+    own = job.scatter(shares if job.rank == 0 else None)
+    return Plans(own, plans.workers, everyone)
