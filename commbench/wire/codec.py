@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
-
-import torch
+from typing import TYPE_CHECKING, Protocol
 
 from commbench.arrays import Array, arrays_for
 from commbench.exchange import Exchange
@@ -15,6 +13,9 @@ from commbench.load import only_by_library
 from commbench.schedule import Schedule
 from commbench.transport import Transport, open_transport
 from commbench.wire import WireBuffer, WireFormat
+
+if TYPE_CHECKING:
+    import torch
 
 
 @dataclass(frozen=True, eq=False)

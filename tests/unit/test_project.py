@@ -41,6 +41,12 @@ def test_loads_nothing_heavy(statement: str) -> None:
     assert result.stdout.splitlines()[-1] == "loaded: []"
 
 
+def test_the_exchanges_alone_need_no_torch() -> None:
+    # 128 ranks would load it 128 times: seconds and memory that a sweep has no use for.
+    code = "import sys, commbench.sweep, commbench.tune; sys.exit('torch' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
 def test_every_topology_file_is_an_entry_point_of_its_name(
     options: configparser.ConfigParser,
 ) -> None:
@@ -54,7 +60,11 @@ def test_every_package_is_listed(options: configparser.ConfigParser) -> None:
     listed = options["options"]["packages"].split()
     folders = [path.parent.parts for path in MODULES if path.name == "__init__.py"]
     inside = [".".join(parts) for parts in folders if parts[0] == "commbench"]
-    mapped = [".".join(["commbench", *parts]) for parts in folders if parts[0] != "commbench"]
+    mapped = [
+        ".".join(["commbench", *parts])
+        for parts in folders
+        if parts[0] in ("topologies", "workloads")
+    ]
     assert sorted(listed) == sorted(inside + mapped)
 
 
