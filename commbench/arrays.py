@@ -211,7 +211,10 @@ class CupyArrays:
         self._add = self._kernel("w", "x", f"x += {self._widened('w')};", "add")
         self._decode = self._kernel("w", "x", f"x = {self._widened('w')};", "decode")
         self._encode = cupy.ElementwiseKernel(
-            f"{kind.work.name} x", f"{self._storage.name} w", self._rounded(["w"]), "commbench_encode"
+            f"{kind.work.name} x",
+            f"{self._storage.name} w",
+            self._rounded(["w"]),
+            "commbench_encode",
         )
         self._sums: dict[tuple[int, int], Any] = {}
 

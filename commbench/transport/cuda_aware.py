@@ -6,8 +6,7 @@ import ctypes
 from collections.abc import Callable
 from pathlib import Path
 
-from mpi4py import MPI
-
+from commbench import environment
 from commbench.arrays import Array
 from commbench.transport import Incoming
 from commbench.transport.staged import StagedTransport
@@ -38,7 +37,7 @@ class CudaAwareTransport(StagedTransport):
             super().all_reduce(data)
             return
         self.arrays.synchronize()
-        self.all_reduce_host(data)
+        self.all_reduce_by_mpi(data)
 
 
 def why_not() -> str:
@@ -49,7 +48,7 @@ def why_not() -> str:
     """
     library = _library()
     query = getattr(library, "MPIX_Query_cuda_support", None) if library else None
-    name = MPI.Get_library_version().splitlines()[0].strip()
+    name = environment.mpi_library()
     if query is None:
         return f"{name} does not tell whether it takes GPU addresses (MPIX_Query_cuda_support)"
     query.restype = ctypes.c_int

@@ -61,17 +61,13 @@ def why_not(job: Job, device: Device) -> str:
     containers keep their processes apart. Empty if all can be reached.
     """
     own = device.memory(_PROBE_BYTES)
+    handle, told = b"", ""
     try:
         handle = device.handle(own)
-    except Exception as error:  # CuPy's own errors cannot be named where it is not installed.
-        handle, told = b"", f"it cannot share GPU memory: {error}"
-    else:
-        told = ""
+    except OSError as error:
+        told = f"it cannot share GPU memory: {error}"
     for rank, other in job.node.allgather((job.rank, handle)):
-        if rank == job.rank or told:
-            continue
-        if not other:
-            told = f"rank {rank} cannot share GPU memory"
+        if rank == job.rank or not other or told:
             continue
         try:
             device.open(other, _PROBE_BYTES)

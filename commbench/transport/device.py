@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
-from commbench.arrays import Array, CupyArrays
+from commbench.arrays import Array, Arrays, CupyArrays
 
 # CuPy ships no types to check against.
 Stream = Any
@@ -49,7 +49,11 @@ class Device(Protocol):
         """Bytes, all zero, that `handle` can share; never given back."""
 
     def handle(self, memory: Array) -> bytes:
-        """What another process of the node opens the whole of such memory with."""
+        """What another process of the node opens the whole of such memory with.
+
+        Raises:
+            OSError: memory of this GPU cannot be shared.
+        """
 
     def open(self, handle: bytes, nbytes: int) -> Array:
         """Another process's memory; a handle is opened once.
@@ -60,6 +64,12 @@ class Device(Protocol):
 
     def address(self, array: Array) -> int:
         """Where an array's elements begin."""
+
+
+def device_of(arrays: Arrays) -> Device:
+    """The GPU that some arrays are on."""
+    assert isinstance(arrays, CupyArrays)
+    return CupyDevice(arrays)
 
 
 class CupyDevice:
@@ -113,7 +123,10 @@ class CupyDevice:
         return self._bytes_at(pointer, nbytes)
 
     def handle(self, memory: Array) -> bytes:  # noqa: D102
-        return bytes(self._runtime.ipcGetMemHandle(memory.data.ptr))
+        try:
+            return bytes(self._runtime.ipcGetMemHandle(memory.data.ptr))
+        except self._runtime.CUDARuntimeError as error:
+            raise OSError(str(error)) from error
 
     def open(self, handle: bytes, nbytes: int) -> Array:  # noqa: D102
         try:

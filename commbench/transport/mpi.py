@@ -114,10 +114,10 @@ class MPITransport:
         16-bit elements have no portable MPI type: the library's algorithm then runs with our own
         operator, which adds in float32 and rounds after every addition.
         """
-        self.all_reduce_host(data)
+        self.all_reduce_by_mpi(data)
 
-    def all_reduce_host(self, values: NDArray[Any]) -> None:
-        """MPI_Allreduce of wire elements in host memory, in place."""
+    def all_reduce_by_mpi(self, values: NDArray[Any]) -> None:
+        """MPI_Allreduce of wire elements that MPI can reach, in place."""
         kind = self.arrays.kind
         step = _LARGEST_ALLREDUCE_BYTES // kind.itemsize
         with self._job.watchdog.guard(self._in_all_reduce):

@@ -16,6 +16,7 @@ from commbench.arrays import Array, Arrays, Bytes
 from commbench.job import Job
 from commbench.transport.device import Device, Event
 from commbench.transport.mpi import TAG, MPITransport
+
 # Messages to one peer that hold pinned memory at once: some on their way down, some in MPI's hands.
 # A limit over all peers could let one that is late hold up what another waits for.
 _UNDER_WAY = 8
@@ -107,7 +108,7 @@ class StagedTransport(MPITransport):
         """MPI_Allreduce of a copy in pinned memory."""
         slot = self.pinned(data.nbytes)
         host = self.arrays.to_host(data, slot)
-        self.all_reduce_host(host.view(self.arrays.kind.wire))
+        self.all_reduce_by_mpi(host.view(self.arrays.kind.wire))
         self.arrays.from_host(host, data)
         self._give_back(slot)
 
