@@ -2,9 +2,9 @@
 
 NCCL's sends and receives block the stream until the peer's are there, and only those of one group
 go on beside one another. So a round is a group, and the next round waits for the whole of it. That
-is stricter than the proof, which lets a rank go on with sends under way; every exchange of this
-package keeps to it all the same (a test plays them), and where one does not, the time limit ends it.
-In return the host has nothing to do between rounds: the stream keeps them, and the additions in
+is stricter than the proof, which lets a rank go on with sends under way. Every exchange of this
+package keeps to it all the same (a test plays them); where one does not, the time limit ends it. In
+return the host has nothing to do between rounds: the stream keeps them, and the additions in
 between, in order.
 """
 

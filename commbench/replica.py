@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from commbench.arrays import Array, arrays_for, to_torch
 from commbench.buckets import single_bucket
-from commbench.exchange import Exchange
+from commbench.grouped import exchange_over
 from commbench.job import Job
 from commbench.load import only_by_library
 from commbench.record import RunFile
@@ -32,7 +32,12 @@ class Replica:
     """Model, gradient bucket, exchange and optimizer of one rank.
 
     Every rank has one, a dedicated server too: its bucket is what it sums others' gradients in.
+
+    Attributes:
+        in_rounds: whether all that this rank sends during training follows a schedule's rounds.
     """
+
+    in_rounds = True
 
     def __init__(
         self,
@@ -73,9 +78,13 @@ class Replica:
         # The library gets memory of the kind that it is used to: shared pages slow it down.
         count = sum(one.numel() for one in self.model.parameters() if one.requires_grad)
         schedule = schedule_for(count * arrays.kind.itemsize)
-        if transport == "auto" and only_by_library([schedule]):
-            transport = "mpi"
-        self.transport = open_transport(transport, job, arrays)
+        self.transport = open_transport(
+            transport,
+            job,
+            arrays,
+            library_only=only_by_library([schedule]),
+            rounds=self.in_rounds,
+        )
         buffers: list[Array] = []
 
         def allocate(count: int) -> torch.Tensor:
@@ -92,7 +101,7 @@ class Replica:
             momentum=plan.momentum,
             weight_decay=plan.weight_decay,
         )
-        self.exchange = Exchange(schedule, self.buffer, self.transport, timeout_s=timeout_s)
+        self.exchange = exchange_over(self.transport, schedule, self.buffer, timeout_s=timeout_s)
 
     def step(
         self,

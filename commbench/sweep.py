@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from commbench.arrays import Array, Arrays, arrays_for
 from commbench.errors import UserError
-from commbench.exchange import Exchange
+from commbench.grouped import exchange_over
 from commbench.inputs import fill, in_blocks, total
 from commbench.job import Job
 from commbench.load import hottest, least, only_by_library
@@ -140,9 +140,10 @@ class _Sweep:
         self.counts = _counts(settings.sizes_bytes, self.arrays)
         self.buffer = self.private = transport.allocate(max(self.counts))
         self.library = transport
-        if transport.name != "mpi" and any(only_by_library([one]) for one in plans.own.values()):
+        shares = transport.name in ("shared-memory", "cuda-ipc")
+        if shares and any(only_by_library([one]) for one in plans.own.values()):
             # The library gets memory of the kind that it is used to: shared pages slow it down.
-            self.library = open_transport("mpi", job, self.arrays)
+            self.library = open_transport("auto", job, self.arrays, library_only=True)
             self.private = self.library.allocate(max(self.counts))
         self.inputs = in_blocks(
             self.arrays,
@@ -190,7 +191,7 @@ class _Sweep:
             library = only_by_library([own])
             buffer = (self.private if library else self.buffer)[:count]
             transport = self.library if library else self.transport
-            exchange = Exchange(own, buffer, transport, timeout_s=self.settings.timeout_s)
+            exchange = exchange_over(transport, own, buffer, timeout_s=self.settings.timeout_s)
             expected = None
             if self.settings.check and own.contributes and own.reduces:
                 if workers not in sums:

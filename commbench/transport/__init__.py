@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
 
-from commbench.arrays import Array, Arrays
 from commbench.errors import UserError
 
 if TYPE_CHECKING:
+    from commbench.arrays import Array, Arrays
     from commbench.job import Job
 
 

@@ -1,4 +1,4 @@
-"""The few things that transports ask of a GPU, so that tests can drive them on machines without one.
+"""The few things that transports ask of a GPU, so that tests can drive them without one.
 
 Work runs in *streams*, each in order, all beside one another; an *event* marks a point in a stream.
 The arrays' own work, additions for instance, runs in the stream `main`.
@@ -113,8 +113,8 @@ class CupyDevice:
         )
 
     def memory(self, nbytes: int) -> Array:  # noqa: D102
-        # Not of CuPy's pool, whose blocks hold several arrays, and never freed: to free what another
-        # process may still have open is undefined. The driver takes it back when the process ends.
+        # Not of CuPy's pool, whose blocks hold several arrays, and never freed: to free what
+        # another process may still have open is undefined. It ends with the process.
         nbytes = max(1, nbytes)
         whole = -(-nbytes // _BLOCK_BYTES) * _BLOCK_BYTES
         pointer = self._runtime.malloc(whole)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -14,6 +16,8 @@ if TYPE_CHECKING:
     from commbench.transport import Transport
     from commbench.transport.device import Device
     from commbench.transport.mpi import MPITransport
+
+_ASK_S = 30.0
 
 
 def open_gpu_transport(
@@ -33,6 +37,11 @@ def open_gpu_transport(
     Raises:
         UserError: on every rank; says which rank cannot use it, and why.
     """
+    if name == "nccl" and not rounds:
+        raise UserError(
+            "--transport nccl moves messages in rounds only: for ps-async use cuda-ipc, cuda-aware "
+            "or staged"
+        )
     if name != "auto":
         why = obstacle(name, job, device)
         if why:
@@ -52,7 +61,7 @@ def obstacle(name: str, job: Job, device: Device) -> str:
     checks: dict[str, Callable[[], str]] = {
         "cuda-ipc": lambda: _ipc_obstacle(job, device),
         "nccl": lambda: _nccl_obstacle(job, device),
-        "cuda-aware": cuda_aware_obstacle,
+        "cuda-aware": _cuda_aware_obstacle,
         "staged": lambda: "",
     }
     for rank, why in enumerate(job.all_gather_text(checks[name]())):
@@ -118,8 +127,41 @@ def _nccl_obstacle(job: Job, device: Device) -> str:
     return why_not(gpus, job.rank)
 
 
-def cuda_aware_obstacle() -> str:
-    """Why the MPI library, which must be running, cannot be handed GPU addresses; empty if it can."""
+def _cuda_aware_obstacle() -> str:
     from commbench.transport.cuda_aware import why_not
 
     return why_not()
+
+
+def missing() -> dict[str, str]:
+    """For each transport of GPU buffers what this installation lacks for it; "" for nothing.
+
+    What depends on a job's ranks, whether they share a GPU for one, is found out when it starts.
+    MPI is asked in a process of its own, which starts it for that.
+    """
+    from commbench.arrays import gpu_count
+    from commbench.transport.nccl import library_missing
+
+    if gpu_count() == 0:
+        return dict.fromkeys(GPU_TRANSPORTS, "CuPy finds no CUDA device here")
+    return {
+        "cuda-ipc": "",
+        "nccl": library_missing(),
+        "cuda-aware": _ask_mpi(),
+        "staged": "",
+    }
+
+
+def _ask_mpi() -> str:
+    question = "from commbench.transport.cuda_aware import why_not; print(why_not())"
+    try:
+        answer = subprocess.run(
+            [sys.executable, "-c", question],
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=_ASK_S,
+        )
+    except (OSError, subprocess.SubprocessError) as error:
+        return f"MPI cannot be asked: {error}"
+    return answer.stdout.strip()

@@ -81,15 +81,12 @@ class NcclTransport:
     def sender(
         self, data: Array, to: int, *, lend: bool = False
     ) -> Callable[[bool], Callable[[], bool]]:
-        """Not by NCCL: messages of one round would wait for those of another."""
-        raise UserError(
-            "--transport nccl moves messages in rounds only: for ps-async use cuda-ipc, "
-            "cuda-aware or staged"
-        )
+        """Not by NCCL: a message of one round would wait for those of others."""
+        raise NotImplementedError("NCCL moves messages in rounds: commbench.grouped")
 
     def receive(self, count: int, source: int, into: Array | None = None) -> Incoming:
         """As `sender`."""
-        raise AssertionError("a sender comes first")
+        raise NotImplementedError("NCCL moves messages in rounds: commbench.grouped")
 
     def group(self, sends: Messages, recvs: Messages) -> None:
         """Hand the stream a round: messages that go on beside one another, in order per peer."""

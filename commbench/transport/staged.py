@@ -14,6 +14,7 @@ from mpi4py import MPI
 
 from commbench.arrays import Array, Arrays, Bytes
 from commbench.job import Job
+from commbench.transport import Incoming
 from commbench.transport.device import Device, Event
 from commbench.transport.mpi import TAG, MPITransport
 
@@ -98,7 +99,7 @@ class StagedTransport(MPITransport):
         self.progress()
         return message.sent
 
-    def receive(self, count: int, source: int, into: Array | None = None) -> _Landing:
+    def receive(self, count: int, source: int, into: Array | None = None) -> Incoming:
         """Start receiving into pinned memory."""
         if into is None:
             return _Landing(self, self.scratch(count), True, source)

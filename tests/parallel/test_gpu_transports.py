@@ -1,4 +1,4 @@
-"""GPU transports: over a stand-in for the GPU everywhere, and over real ones where there are any."""
+"""GPU transports: over a stand-in for the GPU everywhere, and over real ones where there are."""
 
 from collections.abc import Callable, Iterator
 
@@ -158,7 +158,7 @@ def test_what_cannot_be_is_refused_on_every_rank_and_auto_takes_another(job: Job
         open_gpu_transport("cuda-ipc", job, arrays, device)
     with pytest.raises(UserError, match="rank 0: it shares its GPU with rank 1"):
         open_gpu_transport("nccl", job, arrays, device)
-    with pytest.raises(UserError, match="rank 0: .*(MPICH|Open MPI).* GPU addresses"):
+    with pytest.raises(UserError, match=r"rank 0: .*(MPICH|Open MPI).* GPU addresses"):
         open_gpu_transport("cuda-aware", job, arrays, device)
     assert open_gpu_transport("auto", job, arrays, device).name == "staged"
     reaching = LazyDevice(arrays)
