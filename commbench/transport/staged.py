@@ -92,6 +92,12 @@ class StagedTransport(MPITransport):
         # Pinned memory that is being copied up.
         self._busy: deque[tuple[Event, Bytes]] = deque()
 
+    def sender(
+        self, data: Array, to: int, *, lend: bool = False
+    ) -> Callable[[bool], Callable[[], bool]]:
+        """Prepare to `send`."""
+        return lambda answered: self.send(data, to)
+
     def send(self, data: Array, to: int) -> Callable[[], bool]:
         """Start sending: now, or once earlier messages to the peer have been taken."""
         message = _Outgoing(self, data, to)
