@@ -23,6 +23,11 @@ if TYPE_CHECKING:
 Array = Any
 Bytes = NDArray[np.uint8]
 
+# What is added and written back in one go: with its terms it stays in a core's second-level cache.
+_BLOCK_BYTES = 1 << 17
+# Terms and answers that one GPU kernel takes: its arguments must fit into 4 KiB.
+_MOST_ARGUMENTS = 32
+
 
 @dataclass(frozen=True)
 class ElementType:
@@ -97,6 +102,12 @@ class Arrays(Protocol):
     def add(self, work: Array, wire: Array) -> None:
         """Add received wire elements to the sum, in place."""
 
+    def add_all(self, work: Array, wire: Array, terms: list[Array], answers: list[Array]) -> None:
+        """Add wire arrays to the sum in order, round it into `wire`, and write that to `answers`.
+
+        All have the same length, and each term is read before an answer is written there.
+        """
+
     def to_host(self, wire: Array, slot: Bytes | None) -> Bytes:
         """The elements' bytes in host memory: the array's own, or copied to the pinned `slot`."""
 
@@ -153,6 +164,19 @@ class NumpyArrays:
         else:
             np.add(work, wire.astype(self.kind.work), out=work)
 
+    def add_all(  # noqa: D102
+        self, work: Array, wire: Array, terms: list[Array], answers: list[Array]
+    ) -> None:
+        block = max(1, _BLOCK_BYTES // self.kind.itemsize)
+        for first in range(0, len(work), block):
+            part = slice(first, first + block)
+            into, rounded = work[part], wire[part]
+            for term in terms:
+                self.add(into, term[part])
+            self.encode(into, rounded)
+            for answer in answers:
+                self.assign(answer[part], rounded)
+
     def to_host(self, wire: Array, slot: Bytes | None) -> Bytes:  # noqa: D102
         view: Bytes = wire.view(np.uint8)
         return view
@@ -184,29 +208,46 @@ class CupyArrays:
         self._cupy = cupy
         self.stream = cupy.cuda.Stream(non_blocking=True)
         self._storage = np.dtype(np.uint16) if kind.name == "bfloat16" else kind.wire
-        to_float = "__uint_as_float(((unsigned int)w) << 16)" if kind.name == "bfloat16" else "w"
-        # Round to nearest, ties to even, on the upper half; NaN stays NaN.
-        to_wire = (
+        self._add = self._kernel("w", "x", f"x += {self._widened('w')};", "add")
+        self._decode = self._kernel("w", "x", f"x = {self._widened('w')};", "decode")
+        self._encode = cupy.ElementwiseKernel(
+            f"{kind.work.name} x",
+            f"{self._storage.name} w",
+            self._rounded(["w"]),
+            "commbench_encode",
+        )
+        self._sums: dict[tuple[int, int], Any] = {}
+
+    def _kernel(self, wires: str, works: str, code: str, name: str) -> Any:
+        wire, work = self._storage.name, self.kind.work.name
+        return self._cupy.ElementwiseKernel(
+            f"{wire} {wires}", f"{work} {works}", code, f"commbench_{name}"
+        )
+
+    def _widened(self, wire: str) -> str:
+        """CUDA for a wire element in the work type."""
+        if self.kind.name == "bfloat16":
+            return f"__uint_as_float(((unsigned int){wire}) << 16)"
+        return wire
+
+    def _rounded(self, wires: list[str]) -> str:
+        """CUDA that rounds the work element x into wire elements."""
+        if self.kind.name != "bfloat16":
+            return "".join(f"{wire} = x;" for wire in wires)
+        # To nearest, ties to even, on the upper half; NaN stays NaN.
+        return (
             "unsigned int u = __float_as_uint(x);"
-            "w = (u & 0x7fffffffu) > 0x7f800000u ? (u >> 16) | 0x40u"
+            "unsigned int r = (u & 0x7fffffffu) > 0x7f800000u ? (u >> 16) | 0x40u"
             " : (u + 0x7fffu + ((u >> 16) & 1u)) >> 16;"
-            if kind.name == "bfloat16"
-            else "w = x;"
-        )
-        wire, work = self._storage.name, kind.work.name
-        self._add = cupy.ElementwiseKernel(
-            f"{wire} w", f"{work} x", f"x += {to_float};", "commbench_add"
-        )
-        self._decode = cupy.ElementwiseKernel(
-            f"{wire} w", f"{work} x", f"x = {to_float};", "commbench_decode"
-        )
-        self._encode = cupy.ElementwiseKernel(f"{work} x", f"{wire} w", to_wire, "commbench_encode")
+        ) + "".join(f"{wire} = r;" for wire in wires)
 
     def wire_empty(self, count: int) -> Array:  # noqa: D102
-        return self._cupy.empty(count, self._storage)
+        with self.stream:
+            return self._cupy.empty(count, self._storage)
 
     def from_values(self, values: NDArray[np.float64]) -> Array:  # noqa: D102
-        return self._cupy.asarray(values.astype(self.kind.wire).view(self._storage))
+        with self.stream:
+            return self._cupy.asarray(values.astype(self.kind.wire).view(self._storage))
 
     def assign(self, wire: Array, other: Array) -> None:  # noqa: D102
         with self.stream:
@@ -219,7 +260,8 @@ class CupyArrays:
     def work_of(self, buffer: Array) -> Array:  # noqa: D102
         if self.kind.wire == self.kind.work:
             return buffer
-        return self._cupy.empty(len(buffer), self.kind.work)
+        with self.stream:
+            return self._cupy.empty(len(buffer), self.kind.work)
 
     def copy(self, wire: Array) -> Array:  # noqa: D102
         with self.stream:
@@ -238,6 +280,35 @@ class CupyArrays:
     def add(self, work: Array, wire: Array) -> None:  # noqa: D102
         with self.stream:
             self._add(wire, work)
+
+    def add_all(  # noqa: D102
+        self, work: Array, wire: Array, terms: list[Array], answers: list[Array]
+    ) -> None:
+        while len(terms) > _MOST_ARGUMENTS:
+            self._sum(work, None, terms[:_MOST_ARGUMENTS], [])
+            terms = terms[_MOST_ARGUMENTS:]
+        first, rest = answers[:_MOST_ARGUMENTS], answers[_MOST_ARGUMENTS:]
+        self._sum(work, None if self.kind.wire == self.kind.work else wire, terms, first)
+        for answer in rest:
+            self.assign(answer, wire)
+
+    def _sum(self, work: Array, wire: Array | None, terms: list[Array], into: list[Array]) -> None:
+        """One kernel: every element is read once, added to in order, and written everywhere."""
+        if wire is not None:
+            into = [wire, *into]
+        shape = len(terms), len(into)
+        if shape not in self._sums:
+            storage = self._storage.name
+            code = "".join(f"x += {self._widened(f't{i}')};" for i in range(len(terms)))
+            outs = [f"a{i}" for i in range(len(into))]
+            self._sums[shape] = self._cupy.ElementwiseKernel(
+                ", ".join(f"{storage} t{i}" for i in range(len(terms))),
+                ", ".join([f"{self.kind.work.name} x", *(f"{storage} {out}" for out in outs)]),
+                code + (self._rounded(outs) if outs else ""),
+                f"commbench_sum_{len(terms)}_{len(into)}",
+            )
+        with self.stream:
+            self._sums[shape](*terms, work, *into)
 
     def to_host(self, wire: Array, slot: Bytes | None) -> Bytes:  # noqa: D102
         assert slot is not None

@@ -19,8 +19,6 @@ from commbench.transport.waiting import wait_until
 
 # Receives posted at once: one to add, the others on their way.
 _WINDOW = 4
-# What is added and written back in one go: with its terms it stays in a core's second-level cache.
-_BLOCK_BYTES = 1 << 17
 
 Question = Callable[[], bool]
 _Posted = deque[tuple[Receiving, Incoming]]
@@ -65,7 +63,6 @@ class Exchange:
         self._turns = plan.turns
         self._sendings = plan.sendings
         self._early = [self._before_sends(turn) for turn in plan.turns]
-        self._block = max(1, _BLOCK_BYTES // self._arrays.kind.itemsize)
         copies = any(one.copy for one in plan.sendings)
         self._copies = transport.beside(buffer) if copies else None
         self._outgoing = [
@@ -201,7 +198,12 @@ class Exchange:
                 break
         else:
             lent = {term.source: incoming.lent for term, incoming in arrived}
-            self._sum_blocks(start, stop, [*lent.values()], [lent[to] for to in total.answers])
+            self._arrays.add_all(
+                self._work[start:stop],
+                self._wire[start:stop],
+                [*lent.values()],
+                [lent[to] for to in total.answers],
+            )
             self._answered.update(total.answers.values())
             for _, incoming in arrived:
                 incoming.release()
@@ -210,19 +212,6 @@ class Exchange:
         for term, incoming in arrived:
             self._await_arrival(term, incoming)
             self._apply(term, incoming)
-
-    def _sum_blocks(self, start: int, stop: int, terms: list[Array], answers: list[Array]) -> None:
-        arrays, block = self._arrays, self._block
-        wire, work = self._wire[start:stop], self._work[start:stop]
-        for first in range(0, stop - start, block):
-            part = slice(first, first + block)
-            into = work[part]
-            for term in terms:
-                arrays.add(into, term[part])
-            rounded = wire[part]
-            arrays.encode(into, rounded)
-            for answer in answers:
-                arrays.assign(answer[part], rounded)
 
     def _taken(self, index: int) -> bool:
         sent = self._sent.get(index)

@@ -31,7 +31,12 @@ class Replica:
     """Model, gradient bucket, exchange and optimizer of one rank.
 
     Every rank has one, a dedicated server too: its bucket is what it sums others' gradients in.
+
+    Attributes:
+        in_rounds: whether all that this rank sends during training follows a schedule's rounds.
     """
+
+    in_rounds = True
 
     def __init__(
         self,
@@ -81,6 +86,7 @@ class Replica:
             job=job,
             transport=transport,
             device=device,
+            rounds=self.in_rounds,
             timeout_s=timeout_s,
             synchronize=self.synchronize,
         )

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from commbench.arrays import Array, Arrays, arrays_for
 from commbench.errors import UserError
-from commbench.exchange import Exchange
+from commbench.grouped import exchange_over
 from commbench.inputs import fill, in_blocks, total
 from commbench.job import Job
 from commbench.load import only_by_library
@@ -22,7 +22,7 @@ from commbench.plans import Plans, plan_all
 from commbench.record import RunFile, default_path, sweep_groups
 from commbench.registry import Choice
 from commbench.sweep_table import Row
-from commbench.transport import open_transport
+from commbench.transport import library_transport, open_transport
 from commbench.turns import Candidate, take_turns
 from commbench.wire import FLOAT32, WireFormat, check_exchange
 from commbench.wire.codec import Codec
@@ -161,10 +161,9 @@ class _Sweep:
         job, settings = self.job, self.settings
         self.transport = self.library = open_transport(settings.transport, job, self.arrays)
         self.buffer = self.private = self.transport.allocate(longest)
-        own = self.plans.own.values()
-        if self.transport.name != "mpi" and any(only_by_library([one]) for one in own):
-            # The library gets memory of the kind that it is used to: shared pages slow it down.
-            self.library = open_transport("mpi", job, self.arrays)
+        if any(only_by_library([one]) for one in self.plans.own.values()):
+            self.library = library_transport(self.transport, job, self.arrays)
+        if self.library is not self.transport:
             self.private = self.library.allocate(longest)
         self.inputs = in_blocks(
             self.arrays,
@@ -213,7 +212,7 @@ class _Sweep:
             library = only_by_library([own])
             buffer = (self.private if library else self.buffer)[: cell.count]
             transport = self.library if library else self.transport
-            exchange = Exchange(own, buffer, transport, timeout_s=self.settings.timeout_s)
+            exchange = exchange_over(transport, own, buffer, timeout_s=self.settings.timeout_s)
             expected = None
             if self.settings.check and own.contributes and own.reduces:
                 if workers not in sums:

@@ -27,6 +27,7 @@ from commbench.job import Job
 from commbench.paired import RISK, ratios_to, rounds_needed
 from commbench.registry import Choice, admitted
 from commbench.spec import cut
+from commbench.transport import transport_name
 from commbench.units import Bytes
 
 AUTO = "auto"
@@ -44,7 +45,8 @@ class Setting:
         mpi: the library's name and version.
         ranks: of the job; `ranks_per_node` on the fullest node.
         device, dtype: of the buffers.
-        transport: "mpi" everywhere, or "shared-memory" within nodes.
+        transport: on CPUs "mpi" everywhere, or "shared-memory" within nodes; on GPUs by name, or
+            "auto".
     """
 
     host: str
@@ -105,7 +107,7 @@ def setting_of(job: Job, *, device: str, dtype: str, transport: str) -> Setting:
         ranks_per_node=int(job.all_gather(np.array([job.local_size])).max()),
         device=device,
         dtype=dtype,
-        transport="shared-memory" if shares else "mpi",
+        transport="shared-memory" if shares else transport_name(transport, device),
     )
 
 

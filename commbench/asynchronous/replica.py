@@ -28,6 +28,8 @@ from commbench.workloads.recipes.recipe import Plan, Recipe
 class AsynchronousReplica(Replica):
     """A worker that pushes and pulls, or a server with its shard."""
 
+    in_rounds = False
+
     def __init__(
         self,
         job: Job,

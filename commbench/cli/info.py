@@ -58,13 +58,15 @@ def _installation() -> dict[str, Any]:
 
     from commbench import environment
     from commbench.registry import topology_names
-    from commbench.transport import TRANSPORTS
+    from commbench.transport import CPU_TRANSPORTS
+    from commbench.transport.gpus import missing
 
     mpi4py.rc.initialize = False  # asking for the version must not start MPI
     try:
         mpi = environment.mpi_library()
     except (ImportError, RuntimeError) as error:
         mpi = f"none: {error}"
+    lacking = missing()
     return {
         "versions": environment.versions(),
         "git_revision": environment.git_revision() or "",
@@ -74,7 +76,8 @@ def _installation() -> dict[str, Any]:
         "cpu_count": environment.cpu_count(),
         "devices": environment.devices(),
         "exchanges": topology_names(),
-        "transports": list(TRANSPORTS),
+        "transports": [*CPU_TRANSPORTS, *(name for name, why in lacking.items() if not why)],
+        "transports_not_here": {name: why for name, why in lacking.items() if why},
         "environment": environment.variables(),
     }
 

@@ -6,6 +6,8 @@ from typing import Any, TypeVar
 
 import click
 
+from commbench.transport import TRANSPORTS
+
 F = TypeVar("F", bound=Callable[..., Any])
 
 _TOPOLOGY_OPTIONS = ("server", "servers", "segments", "group")
@@ -95,11 +97,12 @@ def exchange_options(function: F) -> F:
         ),
         click.option(
             "--transport",
-            type=click.Choice(["auto", "mpi", "shared-memory"]),
+            type=click.Choice(["auto", *TRANSPORTS]),
             default="auto",
             show_default=True,
-            help="How bytes move between ranks: auto is shared memory within a node and MPI "
-            "between nodes; mpi is MPI everywhere.",
+            help="How bytes move between ranks. On CPUs, auto is shared memory within a node and "
+            "MPI between nodes; mpi is MPI everywhere. On GPUs, auto is the first that can be had "
+            "of cuda-ipc (within a node), nccl, cuda-aware and staged; `commbench info` tells.",
         ),
         topology_options,
     ):

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
 
-from commbench.arrays import Array, Arrays
 from commbench.errors import UserError
 
 if TYPE_CHECKING:
+    from commbench.arrays import Array, Arrays
     from commbench.job import Job
 
 
@@ -79,14 +79,17 @@ class Transport(Protocol):
         """Sum a wire array over all ranks in place, by the library's own algorithm."""
 
 
-TRANSPORTS = ("mpi", "shared-memory")
+CPU_TRANSPORTS = ("mpi", "shared-memory")
+GPU_TRANSPORTS = ("cuda-ipc", "nccl", "cuda-aware", "staged")
+TRANSPORTS = CPU_TRANSPORTS + GPU_TRANSPORTS
 
 
 def transport_name(name: str, device: str) -> str:
     """The transport that a name stands for, of buffers on "cpu" or a GPU.
 
-    ``auto`` is shared memory between ranks of a node and MPI between nodes, for buffers on the
-    CPU, and MPI for buffers on GPUs.
+    For buffers on the CPU, ``auto`` is shared memory between ranks of a node and MPI between nodes.
+    For buffers on GPUs it depends on what the job finds and stays ``auto``, and ``mpi`` is
+    ``staged``.
 
     Raises:
         UserError: there is none of this name, or it cannot serve such buffers.
@@ -94,22 +97,61 @@ def transport_name(name: str, device: str) -> str:
     if name not in ("auto", *TRANSPORTS):
         raise UserError(f"no transport {name!r}: choose from auto, {', '.join(TRANSPORTS)}")
     if name == "shared-memory" and device != "cpu":
-        raise UserError("--transport shared-memory is for --device cpu: use auto or mpi")
-    if name == "auto":
-        return "shared-memory" if device == "cpu" else "mpi"
-    return name
+        raise UserError(
+            "--transport shared-memory is for --device cpu: use auto or cuda-ipc for GPUs"
+        )
+    if name in GPU_TRANSPORTS and device == "cpu":
+        raise UserError(f"--transport {name} is for --device cuda: use auto, mpi or shared-memory")
+    if device != "cpu":
+        return "staged" if name == "mpi" else name
+    return "shared-memory" if name == "auto" else name
 
 
-def open_transport(name: str, job: Job, arrays: Arrays) -> Transport:
+def open_transport(
+    name: str,
+    job: Job,
+    arrays: Arrays,
+    *,
+    library_only: bool = False,
+    rounds: bool = True,
+) -> Transport:
     """Open a transport by name over all ranks of the job; collective.
 
+    Args:
+        name: of `transport_name`.
+        job: the ranks.
+        arrays: for the elements.
+        library_only: whether nothing but `all_reduce` will be used; ``auto`` heeds it.
+        rounds: whether only schedules will be run, round by round; ``auto`` heeds it.
+
     Raises:
-        UserError: as of `transport_name`.
+        UserError: as of `transport_name`, or the GPUs or libraries here cannot do it; says why.
     """
-    if transport_name(name, arrays.device) == "mpi":
+    known = transport_name(name, arrays.device)
+    if arrays.device != "cpu":
+        from commbench.transport.device import device_of
+        from commbench.transport.gpus import open_gpu_transport
+
+        device = device_of(arrays)
+        return open_gpu_transport(
+            known, job, arrays, device, library_only=library_only, rounds=rounds
+        )
+    # The library gets memory of the kind that it is used to: shared pages slow it down.
+    if known == "mpi" or (name == "auto" and library_only):
         from commbench.transport.mpi import MPITransport
 
         return MPITransport(job, arrays)
     from commbench.transport.shared_memory import SharedMemoryTransport
 
     return SharedMemoryTransport(job, arrays)
+
+
+def library_transport(transport: Transport, job: Job, arrays: Arrays) -> Transport:
+    """What the library's own all-reduce is to use where others use `transport`; collective.
+
+    That is `transport`, unless its memory is shared between ranks: such pages slow the library
+    down, which would get memory of the ordinary kind if it were alone.
+    """
+    if transport.name not in ("shared-memory", "cuda-ipc"):
+        return transport
+    return open_transport("auto", job, arrays, library_only=True)

@@ -1,7 +1,7 @@
 """Between ranks of one node, a message is a token: the receiver reads the sender's own memory.
 
 Buffers come from `allocate` and lie in memory that every rank of the node maps. Messages to other
-nodes, and the elements of messages from memory of the sender's own, go over MPI.
+nodes, and the elements of messages from memory of the sender's own, go by another transport.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
-from mpi4py import MPI
 
 from commbench.arrays import Array, Arrays
 from commbench.job import Job
@@ -17,7 +16,6 @@ from commbench.transport import Incoming
 from commbench.transport.mailbox import Letter, Mailbox, share
 from commbench.transport.mpi import MPITransport
 
-_DATA = 21
 # What a token says: which shared buffer, first byte, number of bytes, and what they are for.
 _PLAIN, _LENT, _ANSWERED = 0, 1, 2
 # Instead of a buffer: the elements follow in a message of their own.
@@ -31,22 +29,27 @@ class SharedMemoryTransport:
 
     name = "shared-memory"
 
-    def __init__(self, job: Job, arrays: Arrays) -> None:
-        """Open it; collective over all ranks."""
+    def __init__(self, job: Job, arrays: Arrays, far: MPITransport | None = None) -> None:
+        """Open it; collective over all ranks.
+
+        Args:
+            job: the ranks.
+            arrays: for the elements.
+            far: for ranks of other nodes; plain MPI if None.
+        """
         self.rank = job.rank
         self.size = job.size
         self.arrays = arrays
         self._job = job
-        self._mpi = MPITransport(job, arrays)
-        with job.watchdog.guard(f"rank {job.rank} waits for all ranks to open the transport"):
-            self.comm: MPI.Intracomm = job.comm.Dup()
+        self._far = far or MPITransport(job, arrays)
+        with job.watchdog.guard(f"rank {job.rank} waits for its node to open the transport"):
             self._near = frozenset(job.node.allgather(job.rank))
-        self.mailbox = Mailbox(job, self._ask_mpi)
+        self.mailbox = Mailbox(job, self._ask_far)
         # For each shared buffer, the memory of every rank of the node.
         self._buffers: list[dict[int, Array]] = []
         self._own: list[tuple[int, int]] = []  # this rank's part of each: first address and end
         self._views: dict[tuple[int, int, int, int], Array] = {}
-        # Questions whether MPI is through with something: asking keeps it going.
+        # Questions whether the other transport is through with something: asking keeps it going.
         self._on_their_way: list[Callable[[], bool]] = []
 
     def allocate(self, count: int) -> Array:
@@ -55,24 +58,36 @@ class SharedMemoryTransport:
         nbytes = max(1, count) * itemsize
         with self._job.watchdog.guard(f"rank {self.rank} waits for its node to share memory"):
             # Twice: the second half is for copies (`beside`), and no memory before it is used.
-            memory = share(self._job, 2 * nbytes)
-        arrays = {rank: np.frombuffer(one, np.uint8) for rank, one in memory.items()}
-        start = arrays[self.rank].ctypes.data
+            arrays = self.share(2 * nbytes)
+        start = self.address(arrays[self.rank])
         self._buffers.append(arrays)
         self._own.append((start, start + 2 * nbytes))
-        return arrays[self.rank][: count * itemsize].view(self.arrays.kind.wire)
+        # The type of the arrays' storage: CuPy lacks bfloat16.
+        return arrays[self.rank][: count * itemsize].view(self.arrays.wire_empty(0).dtype)
+
+    def share(self, nbytes: int) -> dict[int, Array]:
+        """New bytes, all zero, of every rank of the node, by rank; collective over them."""
+        memory = share(self._job, nbytes)
+        return {rank: np.frombuffer(one, np.uint8) for rank, one in memory.items()}
+
+    def address(self, data: Array) -> int:
+        """Where an array's elements begin."""
+        return int(data.ctypes.data)
+
+    def settle(self) -> None:
+        """Wait until what this rank has done to elements can be seen by others."""
 
     def beside(self, buffer: Array) -> Array:
         """An array as long as `buffer`, to send copies of its elements from."""
         number, offset = self._place(buffer)
         if number == _PRIVATE or offset:
-            return np.empty_like(buffer)
+            return self.arrays.wire_empty(len(buffer))
         own = self._buffers[number][self.rank]
         return own[len(own) // 2 :][: buffer.nbytes].view(buffer.dtype)
 
     def segment_bytes(self, peer: int) -> int:
         """Within the node nothing is copied on the way, so a message is never cut."""
-        return self._mpi.segment_bytes(peer) if peer not in self._near else 1 << 62
+        return self._far.segment_bytes(peer) if peer not in self._near else 1 << 62
 
     def lends(self, peer: int) -> bool:
         """Ranks of a node can write into each other's buffers."""
@@ -83,10 +98,9 @@ class SharedMemoryTransport:
     ) -> Callable[[bool], Callable[[], bool]]:
         """Prepare a token for elements that the peer will read in place."""
         if to not in self._near:
-            far = self._mpi.sender(data, to)
+            far = self._far.sender(data, to)
             return lambda answered: self._watched(far(answered))
         number, offset = self._place(data)
-        post = self.mailbox.post
         if number == _PRIVATE:
             token = (_PRIVATE, 0, data.nbytes, _PLAIN)
             return lambda answered: self._send_private(data, to, token)
@@ -94,9 +108,10 @@ class SharedMemoryTransport:
         answer = (number, offset, data.nbytes, _ANSWERED)
 
         def start(answered: bool) -> Callable[[], bool]:
+            self.settle()
             if not answered:
-                return post(to, told)
-            post(to, answer)
+                return self.mailbox.post(to, told)
+            self.mailbox.post(to, answer)
             return self._all_posted
 
         return start
@@ -105,13 +120,13 @@ class SharedMemoryTransport:
         """Await a token, and read from where it points."""
         if source in self._near:
             return _Pointed(self, count, source, into)
-        incoming = self._mpi.receive(count, source, into)
+        incoming = self._far.receive(count, source, into)
         self._watched(incoming.ready)
         return incoming
 
     def all_reduce(self, data: Array) -> None:
-        """The MPI library's own all-reduce."""
-        self._mpi.all_reduce(data)
+        """The other transport's own all-reduce."""
+        self._far.all_reduce(data)
 
     def at(self, source: int, number: int, offset: int, nbytes: int) -> Array:
         """Elements in a peer's shared buffer."""
@@ -119,10 +134,11 @@ class SharedMemoryTransport:
         view = self._views.get(key)
         if view is None:
             memory = self._buffers[number][source]
-            view = self._views[key] = memory[offset : offset + nbytes].view(self.arrays.kind.wire)
+            storage = self.arrays.wire_empty(0).dtype
+            view = self._views[key] = memory[offset : offset + nbytes].view(storage)
         return view
 
-    def _ask_mpi(self) -> None:
+    def _ask_far(self) -> None:
         if self._on_their_way:
             self._on_their_way = [one for one in self._on_their_way if not one()]
 
@@ -132,21 +148,24 @@ class SharedMemoryTransport:
 
     def _watched(self, question: Callable[[], bool]) -> Callable[[], bool]:
         if len(self._on_their_way) > _MANY:
-            self._ask_mpi()
+            self._ask_far()
         self._on_their_way.append(question)
         return question
+
+    def private(self, count: int, source: int, into: Array | None) -> Incoming:
+        """Receive the elements of a peer's message that do not lie in shared memory."""
+        return self._far.receive(count, source, into)
 
     def _send_private(
         self, data: Array, to: int, token: tuple[int, int, int, int]
     ) -> Callable[[], bool]:
         taken = self.mailbox.post(to, token)
-        request = self.comm.Isend([data.view(np.uint8), MPI.BYTE], to, _DATA)
-        self._watched(request.Test)
-        return lambda: request.Test() and taken()
+        sent = self._watched(self._far.send(data, to))
+        return lambda: sent() and taken()
 
     def _place(self, data: Array) -> tuple[int, int]:
         """The shared buffer that holds the elements, and their offset in it in bytes."""
-        address = data.ctypes.data
+        address = self.address(data)
         for number, (start, stop) in enumerate(self._own):
             if start <= address and address + data.nbytes <= stop:
                 return number, address - start
@@ -156,7 +175,7 @@ class SharedMemoryTransport:
 class _Pointed:
     """A message from a rank of this node."""
 
-    __slots__ = ("_count", "_into", "_letter", "_request", "_source", "_transport", "lent")
+    __slots__ = ("_count", "_into", "_letter", "_private", "_source", "_transport", "lent")
 
     def __init__(
         self, transport: SharedMemoryTransport, count: int, source: int, into: Array | None
@@ -166,13 +185,13 @@ class _Pointed:
         self._source = source
         self._into = into
         self._letter: Letter = transport.mailbox.expect(source)
-        self._request: MPI.Request | None = None
+        self._private: Incoming | None = None
         # The sender's elements, where the answer may be written.
         self.lent: Array | None = None
 
     def ready(self) -> bool:
         """Whether the elements can be read."""
-        if self._request is None:
+        if self._private is None:
             if not self._letter.here():
                 self._transport.mailbox.progress()
                 return False
@@ -181,24 +200,26 @@ class _Pointed:
                 if kind == _LENT:
                     self.lent = self._transport.at(self._source, number, offset, nbytes)
                 return True
-            if self._into is None:
-                self._into = self._transport.arrays.wire_empty(self._count)
-            host = [self._into.view(np.uint8), MPI.BYTE]
-            self._request = self._transport.comm.Irecv(host, self._source, _DATA)
-        done: bool = self._request.Test()
-        return done
+            self._private = self._transport.private(self._count, self._source, self._into)
+        return self._private.ready()
 
     def data(self) -> Array:
         """The elements: the sender's own memory, or where the executor wanted them."""
+        if self._private is not None:
+            return self._private.data()
         number, offset, nbytes, kind = self._letter.read()
-        if number == _PRIVATE or kind == _ANSWERED:
+        if kind == _ANSWERED:
             return self._into
         there = self._transport.at(self._source, number, offset, nbytes)
         if self._into is None:
             return there
-        np.copyto(self._into, there)
+        self._transport.arrays.assign(self._into, there)
         return self._into
 
     def release(self) -> None:
         """Let the sender overwrite them."""
+        if self._private is not None:
+            self._private.release()
+        else:
+            self._transport.settle()
         self._letter.done()

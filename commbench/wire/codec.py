@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from commbench.arrays import Array, arrays_for
-from commbench.exchange import Exchange
+from commbench.grouped import exchange_over
 from commbench.job import Job
 from commbench.load import only_by_library
 from commbench.schedule import Schedule
@@ -63,7 +63,7 @@ def lane(
     synchronize: Callable[[], None],
 ) -> Lane:
     """Prepare the exchange of a buffer; `synchronize` waits until the device has filled it."""
-    exchange = Exchange(schedule, buffer, transport, timeout_s=timeout_s)
+    exchange = exchange_over(transport, schedule, buffer, timeout_s=timeout_s)
 
     def run() -> None:
         synchronize()
@@ -79,6 +79,7 @@ def open_lanes(
     job: Job,
     transport: str,
     device: str,
+    rounds: bool,
     timeout_s: float,
     synchronize: Callable[[], None],
 ) -> tuple[list[Lane], Transport]:
@@ -90,16 +91,19 @@ def open_lanes(
         job: the ranks.
         transport: by name.
         device: "cpu" or "cuda".
+        rounds: whether only schedules will be run over the transport, round by round.
         timeout_s: the longest wait for a peer, in seconds.
         synchronize: waits until the device has filled the buffers.
     """
     arrays = arrays_for(device, buffers[0].dtype, job.local_rank)
     schedules = [schedule_for(one.nbytes) for one in buffers]
-    # The library gets memory of the kind that it is used to: shared pages slow it down.
-    if transport == "auto" and any(only_by_library([one]) for one in schedules):
-        transport = "mpi"
-    opened = open_transport(transport, job, arrays)
-
+    opened = open_transport(
+        transport,
+        job,
+        arrays,
+        library_only=any(only_by_library([one]) for one in schedules),
+        rounds=rounds,
+    )
     lanes = [
         lane(opened.allocate(one.count), schedule, opened, timeout_s, synchronize)
         for one, schedule in zip(buffers, schedules, strict=True)

@@ -20,7 +20,7 @@ from commbench.job import Job
 from commbench.load import least, loads, only_by_library
 from commbench.plans import Plans
 from commbench.registry import Choice
-from commbench.transport import open_transport
+from commbench.transport import library_transport, open_transport
 from commbench.wire import WireBuffer, WireFormat, refusal
 from commbench.wire.codec import Codec, lane, open_codec
 
@@ -128,8 +128,9 @@ class Trials:
         self.transport = self._library = open_transport(transport, job, self._arrays)
         self._memory = self._private = [self.transport.allocate(n) for n in longest.values()]
         library = (only_by_library([plans.own[spec]]) for one in cells for spec in one.specs)
-        if self.transport.name != "mpi" and any(library):
-            self._library = open_transport("mpi", job, self._arrays)
+        if any(library):
+            self._library = library_transport(self.transport, job, self._arrays)
+        if self._library is not self.transport:
             self._private = [self._library.allocate(n) for n in longest.values()]
         most = max(one.count for one in cells)
         own = np.random.default_rng(job.rank).normal(size=most)
