@@ -75,10 +75,15 @@ class CountingTransport(MPITransport):
 
     messages = elements = 0
 
-    def send(self, data, to):  # type: ignore[no-untyped-def]
-        self.messages += 1
-        self.elements += len(data)
-        return super().send(data, to)
+    def sender(self, data, to, *, lend=False):  # type: ignore[no-untyped-def]
+        start = super().sender(data, to, lend=lend)
+
+        def counted(answered: bool):  # type: ignore[no-untyped-def]
+            self.messages += 1
+            self.elements += len(data)
+            return start(answered)
+
+        return counted
 
 
 @pytest.mark.parametrize("spec", SPECS)
