@@ -14,7 +14,6 @@ from typing import Literal, cast
 
 import torch
 from torch import nn
-from torch.nn import functional
 
 from commbench.errors import UserError
 from commbench.workloads.models.dropout import SampleDropout
@@ -140,7 +139,7 @@ class GoogLeNet(Network):
         """The main classifier's cross-entropy and 0.3 times each auxiliary one's."""
         others: list[torch.Tensor] = []
         logits = [self._classify(inputs, others), *others]
-        losses = [functional.cross_entropy(one, targets, reduction="sum") for one in logits]
+        losses = [self.cross_entropy(one, targets) for one in logits]
         return losses[0] + AUXILIARY_WEIGHT * sum(losses[1:], torch.zeros_like(losses[0]))
 
     def _classify(self, images: torch.Tensor, others: list[torch.Tensor]) -> torch.Tensor:
