@@ -44,14 +44,7 @@ if TYPE_CHECKING:
     help="Draw learning rate, batch and momentum over the epochs, as .png or .svg.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of a table.")
-def command(
-    name: str,
-    batch: int | None,
-    epochs: float | None,
-    images: int | None,
-    plot: Path | None,
-    as_json: bool,
-) -> None:
+def command(name: str, plot: Path | None, as_json: bool, **numbers: Any) -> None:
     """Tell what recipe NAME comes to at a batch; without NAME, list the recipes.
 
     \b
@@ -60,7 +53,7 @@ def command(
     NAME may be the path of a TOML file; docs/RECIPES.md tells its keys.
     """
     if name == "list":
-        if batch or epochs or images or plot:
+        if plot or any(numbers.values()):
             raise UserError("name a recipe for --batch-size, --epochs, --images or --plot")
         _list(as_json)
         return
@@ -74,9 +67,9 @@ def command(
         sheet.check_target(plot, "--plot")
     made = outline(
         recipe,
-        batch=batch or recipe.reference_batch,
-        epochs=epochs or recipe.epochs,
-        images=images or recipe.images,
+        batch=numbers["batch"] or recipe.reference_batch,
+        epochs=numbers["epochs"] or recipe.epochs,
+        images=numbers["images"] or recipe.images,
     )
     if plot:
         _draw(made, plot)

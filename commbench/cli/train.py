@@ -81,8 +81,8 @@ if TYPE_CHECKING:
     "--recipe",
     default="firecaffe-nin",
     show_default=True,
-    help="Preset (`commbench recipe` lists them), or a TOML file: optimizer, learning rate by batch "
-    "and step, momentum, weight decay. Its schedule is scaled to the length of the run.",
+    help="Preset (`commbench recipe` lists them), or a TOML file: optimizer, learning rate by "
+    "batch and step, momentum, weight decay. Its schedule is scaled to the length of the run.",
 )
 @click.option(
     "--lr",

@@ -11,6 +11,7 @@ from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import pairwise
 
 from commbench.errors import UserError
 from commbench.workloads.data.order import steps_per_epoch
@@ -112,7 +113,7 @@ def timetable(
             raise UserError(f"the recipe grows the batch from {batch}: {error}") from error
     if steps is not None:
         places = [Fraction(0), *(place for place, _ in growth), Fraction(1)]
-        shares = [after - before for before, after in zip(places, places[1:], strict=False)]
+        shares = [after - before for before, after in pairwise(places)]
         epochs = float(steps / sum(s * e for s, e in zip(shares, each, strict=True)))
     stages = [Stage(0, 0, batch, each[0])]
     for (place, _), size, per_epoch in zip(growth, batches[1:], each[1:], strict=True):

@@ -12,8 +12,8 @@ from fractions import Fraction
 
 from commbench.errors import UserError
 from commbench.workloads.recipes import schedules
-from commbench.workloads.recipes.schedules import Place, Schedule
 from commbench.workloads.recipes.scaling import RULES
+from commbench.workloads.recipes.schedules import Place, Schedule
 
 DECAYS = ("constant", "step", "multistep", "piecewise", "polynomial", "cosine", "exponential")
 WARMUPS = ("constant", "gradual", "quadratic")

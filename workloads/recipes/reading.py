@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -98,23 +99,22 @@ def _optimizer(parent: Table) -> OptimizerSettings:
         return OptimizerSettings()
     table, default = parent.table("optimizer"), OptimizerSettings()
     kind = table.choice("kind", _OPTIMIZERS)
-    made = {}
+    settings = OptimizerSettings(kind=kind)
     if kind == "sgd":
-        made["nesterov"] = table.flag("nesterov", default=False)
+        settings = replace(settings, nesterov=table.flag("nesterov", default=False))
     if kind in ("caffe-sgd", "lars", "lars-clip"):
-        made["momentum_correction"] = table.flag("momentum_correction", default=False)
-    settings = OptimizerSettings(kind=kind, **made)
+        corrects = table.flag("momentum_correction", default=False)
+        settings = replace(settings, momentum_correction=corrects)
     if kind in ("lars", "lars-clip"):
-        settings = OptimizerSettings(
-            kind=kind,
+        settings = replace(
+            settings,
             trust=table.number("trust", above=0.0, default=default.trust),
             trust_decay=table.flag("trust_decay", default=True),
             skip=table.words("skip", ["bias", "norm"]),
-            **made,
         )
     if kind == "rmsprop-sgd":
-        settings = OptimizerSettings(
-            kind=kind,
+        settings = replace(
+            settings,
             center=table.length("center", default=default.center),
             period=table.length("period", default=default.period),
             rms_lr=table.number("rms_lr", above=0.0, default=default.rms_lr),
@@ -122,8 +122,8 @@ def _optimizer(parent: Table) -> OptimizerSettings:
             eps=table.number("eps", above=0.0, default=default.eps),
         )
     if kind == "adam":
-        settings = OptimizerSettings(
-            kind=kind,
+        settings = replace(
+            settings,
             beta2=table.number("beta2", at_least=0.0, below=1.0, default=0.999),
             eps=table.number("eps", above=0.0, default=default.eps),
         )

@@ -28,7 +28,7 @@ def scaled(value: float, rule: str, batch: int, reference_batch: int) -> float:
 
 
 def noise_scale(lr: float, images: int, batch: int, momentum: float = 0.0) -> float:
-    """lr * images / (batch * (1 - momentum)): how noisy steps are.
+    """How noisy steps are: lr * images / (batch * (1 - momentum)).
 
     What a recipe keeps when it multiplies the batch instead of dividing the rate. Source: Smith,
     Kindermans, Ying, Le, "Don't decay the learning rate, increase the batch size" (ICLR 2018).

@@ -43,7 +43,7 @@ class Grouped(torch.optim.Optimizer):
 
 
 def correction(group: dict[str, Any]) -> float:
-    """lr over the last step's: what a velocity that holds the rate is to be multiplied by.
+    """Lr over the last step's: what a velocity that holds the rate is to be multiplied by.
 
     1 where the group does not ask for `momentum_correction`, and after a step at rate 0, whose
     velocity has nothing to correct. Source: Goyal et al., 2017, section 3, equation 10.
