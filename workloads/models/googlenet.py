@@ -17,7 +17,7 @@ from torch import nn
 
 from commbench.errors import UserError
 from commbench.workloads.models.dropout import SampleDropout
-from commbench.workloads.models.layers import Layers, scaled, xavier
+from commbench.workloads.models.layers import Layers, lrn, scaled, xavier
 from commbench.workloads.models.network import Network
 from commbench.workloads.models.table import conv_side, pool_side
 from commbench.workloads.task import Task
@@ -112,10 +112,10 @@ class GoogLeNet(Network):
         self.stem = nn.Sequential(
             Conv(layers, 3, narrow, 7, 2),
             _pool(),
-            nn.LocalResponseNorm(5, 1e-4, 0.75, 1.0),
+            lrn(),
             Conv(layers, narrow, narrow, 1),
             Conv(layers, narrow, channels, 3),
-            nn.LocalResponseNorm(5, 1e-4, 0.75, 1.0),
+            lrn(),
             _pool(),
         )
         self.blocks, self.auxiliaries = nn.ModuleDict(), nn.ModuleDict()
