@@ -59,16 +59,18 @@ class Lars(Grouped):
     ) -> None:
         """Takes the step of some tensors of a group."""
         velocities, decay = self.states("velocity", weights), group["weight_decay"]
-        torch._foreach_mul_(velocities, group["momentum"] * correction(group))
-        rates = _rates(group, weights, gradients)
-        # A fresh list: gradients are not ours to write to.
-        steps = (
-            torch._foreach_add(gradients, weights, alpha=decay)
-            if decay
-            else torch._foreach_mul(gradients, 1.0)
-        )
-        torch._foreach_mul_(steps, rates)
-        torch._foreach_add_(velocities, steps)
+        momentum = group["momentum"] * correction(group)
+        if group["lr"] == 0:
+            torch._foreach_mul_(velocities, momentum)
+        else:
+            # momentum v + rate g as rate (momentum / rate v + g): all in place, for a fresh list
+            # of the model's size costs more than the steps themselves.
+            rates = _rates(group, weights, gradients)
+            torch._foreach_mul_(velocities, [momentum / rate for rate in rates])
+            torch._foreach_add_(velocities, gradients)
+            if decay:
+                torch._foreach_add_(velocities, weights, alpha=decay)
+            torch._foreach_mul_(velocities, rates)
         torch._foreach_sub_(weights, velocities)
 
 
