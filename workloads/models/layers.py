@@ -46,12 +46,11 @@ def scaled(channels: int, width: float, multiple: int = 1) -> int:
 
 
 class LocalResponseNorm(nn.LocalResponseNorm):
-    """torch's, in float32 at any precision: float16 has no squares of activations above 256."""
+    """torch's, in float32 at least: float16 has no squares of activations above 256."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Normalises `(b, c, h, w)`."""
-        with torch.autocast(x.device.type, enabled=False):
-            return super().forward(x.float())
+        return super().forward(x.float() if x.dtype.itemsize < 4 else x)
 
 
 def lrn() -> LocalResponseNorm:
