@@ -203,6 +203,11 @@ def adapted_recipe(settings: Settings) -> Recipe:
     recipe = replace(recipe, **changes)  # type: ignore[arg-type]
     if settings.loss_scale is not None and recipe.precision != "float16":
         raise UserError(f"--loss-scale is for --precision float16, and this is {recipe.precision}")
+    if recipe.precision == "float16" and settings.wire.name in ("topk", "powersgd"):
+        raise UserError(
+            f"--wire {settings.wire.spec} keeps what it did not send, and one overflow of float16 "
+            "would stay in it: use --precision bfloat16, or another --wire"
+        )
     wholes = {
         "the norms of whole gradients": recipe.optimizer.needs_whole_gradient,
         "the norm of the whole gradient": recipe.clip_norm is not None,

@@ -192,6 +192,7 @@ def test_an_overflow_on_any_rank_leaves_the_step_out_on_all(folder: Path) -> Non
         (["--exchange", "ps-async", "--recipe", "lars-resnet50"], "norms of whole gradients"),
         (["--exchange", "ps-async", "--recipe", "legw-lstm-ptb"], "norm of the whole gradient"),
         (["--exchange", "ps-async", "--precision", "float16"], "needs a loss scale"),
+        (["--wire", "topk:0.1", "--precision", "float16"], "use --precision bfloat16"),
         (["--recipe", "smith-resnet50", "--batch", "8000"], "grows the batch from 8000"),
         (["--recipe", "legw-resnet50", "--batch", "2000", "--lr", "0"], "--lr"),
         (["--recipe", "mine.toml"], "cannot read recipe mine.toml"),
