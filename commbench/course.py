@@ -25,8 +25,9 @@ from commbench.telemetry import PHASES
 from commbench.wire import WireFormat, check_exchange, refusal
 from commbench.wire.gather import gather_plans
 from commbench.workloads.data import Dataset, default_data, load_data, order
+from commbench.workloads.data.timetable import Timetable, timetable
 from commbench.workloads.models import ModelChoice, parse_model
-from commbench.workloads.recipes.recipe import Plan, Recipe, load_recipe
+from commbench.workloads.recipes import Plan, Recipe, load_recipe
 from commbench.workloads.task import Task
 
 
@@ -46,6 +47,11 @@ class Settings:
     steps: int | None
     recipe: str
     lr: float | None
+    recipe_lr: bool
+    label_smoothing: float | None
+    precision: str | None
+    loss_scale: float | None
+    accumulate: int
     seed: int
     evaluate_every: float
     device: str
@@ -72,6 +78,8 @@ class Course:
         plans: its schedules, and so what a step makes this rank send and receive.
         wire: in which form gradients travel.
         workers: the ranks with data.
+        recipe: with what the settings change in it.
+        timetable: the epoch and the batch of each step.
         evaluate_after: numbers of steps, increasing; the last is all of them.
     """
 
@@ -85,9 +93,13 @@ class Course:
     plans: Plans
     wire: WireFormat
     workers: list[int]
-    steps_per_epoch: int
-    total_steps: int
+    timetable: Timetable
     evaluate_after: list[int]
+
+    @property
+    def total_steps(self) -> int:
+        """Of the run."""
+        return self.timetable.total_steps
 
     def algorithm(self, nbytes: int) -> Choice:
         """The exchange that sums a bucket of so many bytes."""
@@ -133,7 +145,7 @@ def prepare(job: Job, settings: Settings) -> Course:
 
     def check() -> Course:
         arrays_for(settings.device, "float32", job.local_rank)
-        recipe = load_recipe(settings.recipe)
+        recipe = adapted_recipe(settings)
         model = parse_model(settings.model)
         size = settings.image_size or model.published.laptop_size or None
         task = model.task(settings.classes, size)
@@ -144,26 +156,70 @@ def prepare(job: Job, settings: Settings) -> Course:
             batch=settings.batch,
             seed=settings.seed,
         )
-        per_epoch = order.steps_per_epoch(len(data.train), settings.batch, len(workers))
-        total = settings.steps or max(1, round(settings.epochs * per_epoch))
-        every = max(1, round(settings.evaluate_every * per_epoch))
+        times = timetable(
+            len(data.train),
+            batch=settings.batch,
+            workers=len(workers),
+            epochs=settings.epochs,
+            steps=settings.steps,
+            growth=recipe.growth_places(),
+        )
+        if data.in_order and len(times.stages) > 1:
+            raise UserError(
+                f"recipe {recipe.name} grows the batch, and data {data.name} is cut into as many "
+                "streams as the batch has samples: use another recipe"
+            )
+        lr = None if settings.recipe_lr else settings.lr or recipe.laptop_lr
         return Course(
             model=model,
             task=task,
             data=data,
             recipe=recipe,
-            plan=recipe.plan(settings.batch, total, settings.lr),
+            plan=recipe.plan(settings.batch, times.clock(times.total_steps), lr, times.clock),
             exchange=exchange,
             ranks=job.size,
             plans=plans,
             wire=settings.wire,
             workers=workers,
-            steps_per_epoch=per_epoch,
-            total_steps=total,
-            evaluate_after=sorted({*range(every, total + 1, every), total}),
+            timetable=times,
+            evaluate_after=times.every(settings.evaluate_every),
         )
 
     return job.agree(check)
+
+
+def adapted_recipe(settings: Settings) -> Recipe:
+    """The recipe with what the settings say otherwise.
+
+    Raises:
+        UserError: there is no such recipe, or it does not go with the exchange.
+    """
+    recipe = load_recipe(settings.recipe)
+    changes: dict[str, object] = {
+        name: value
+        for name in ("label_smoothing", "precision", "loss_scale")
+        if (value := getattr(settings, name)) is not None
+    }
+    recipe = replace(recipe, **changes)  # type: ignore[arg-type]
+    if settings.loss_scale is not None and recipe.precision != "float16":
+        raise UserError(f"--loss-scale is for --precision float16, and this is {recipe.precision}")
+    if recipe.precision == "float16" and settings.wire.name in ("topk", "powersgd"):
+        raise UserError(
+            f"--wire {settings.wire.spec} keeps what it did not send, and one overflow of float16 "
+            "would stay in it: use --precision bfloat16, or another --wire"
+        )
+    wholes = {
+        "the norms of whole gradients": recipe.optimizer.needs_whole_gradient,
+        "the norm of the whole gradient": recipe.clip_norm is not None,
+        "a loss scale": recipe.precision == "float16",
+    }
+    for what, needed in wholes.items():
+        if needed and settings.exchange.asynchronous:
+            raise UserError(
+                f"recipe {recipe.name} in {recipe.precision} needs {what}, which a server of "
+                f"{settings.exchange.name} does not have: use a synchronous exchange"
+            )
+    return recipe
 
 
 def adaptation(published: Task, task: Task, width: float) -> str:
@@ -246,6 +302,8 @@ def create_run_file(
             "train_images": len(course.data.train),
             "test_images": len(course.data.test),
             "recipe": course.recipe.name,
+            "optimizer": course.recipe.optimizer.kind,
+            "precision": course.recipe.precision,
             "base_lr": course.plan.base_lr,
             "momentum": course.plan.momentum,
             "weight_decay": course.plan.weight_decay,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
-from itertools import pairwise
 from time import perf_counter
 
 import numpy as np
@@ -12,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from commbench.arrays import arrays_for, to_torch
+from commbench.backprop import Backprop
 from commbench.buckets import exchanged, single_bucket
 from commbench.job import Job
 from commbench.record import RunFile
@@ -19,10 +19,11 @@ from commbench.schedule import Schedule
 from commbench.wire import WireFormat, describe
 from commbench.wire.codec import open_codec, open_lanes
 from commbench.workloads.data import Split
-from commbench.workloads.models.dropout import sample_keys, set_samples
+from commbench.workloads.models.dropout import sample_keys
 from commbench.workloads.models.network import Network
-from commbench.workloads.recipes.recipe import Plan, Recipe
-from commbench.workloads.recipes.sgd import CaffeSGD, parameter_groups
+from commbench.workloads.recipes import Plan, Recipe
+from commbench.workloads.recipes.groups import parameter_groups
+from commbench.workloads.recipes.optimizers import make_optimizer, take_step
 
 _EVALUATION_BATCH = 250
 
@@ -51,6 +52,7 @@ class Replica:
         transport: str,
         device: str,
         timeout_s: float,
+        accumulate: int = 1,
     ) -> None:
         """Put the model on its device, start from rank 0's weights and prepare the exchange.
 
@@ -65,6 +67,7 @@ class Replica:
             transport: by name.
             device: "cpu" or "cuda".
             timeout_s: the longest wait for a peer, in seconds.
+            accumulate: micro-batches that this rank's share is cut into.
         """
         self.job = job
         arrays = arrays_for(device, "float32", job.local_rank)
@@ -105,12 +108,9 @@ class Replica:
             wire, self.bucket.gradient, shapes, lanes, workers=workers, rank=job.rank
         )
         self.told = describe(wire, shapes)
-        self.optimizer = CaffeSGD(
-            parameter_groups(self.model, recipe),
-            lr=plan.base_lr,
-            momentum=plan.momentum,
-            weight_decay=plan.weight_decay,
-        )
+        self.optimizer = make_optimizer(parameter_groups(self.model, recipe), plan)
+        self.model.label_smoothing = recipe.label_smoothing
+        self.backprop = Backprop(self.model, recipe, parts=accumulate, now=self.now)
 
     def step(
         self,
@@ -137,37 +137,36 @@ class Replica:
             and the seconds of each phase: input, forward, backward, exchange, update.
         """
         marks = [perf_counter()]
-
-        def mark() -> None:
-            self.synchronize()
-            marks.append(perf_counter())
-
         inputs, targets = data.batch(share)
         inputs, targets = inputs.to(self.device), targets.to(self.device)
-        set_samples(self.model, sample_keys(seed, epoch, share))
-        mark()
+        keys = sample_keys(seed, epoch, share)
+        marks.append(self.now())
         self.model.train()
         self.bucket.clear()
-        loss_sum = self.model.loss_sum(inputs, targets)
-        mark()
-        # Divided by the global batch before the gradients are added, so their sum is the mean.
-        (loss_sum / global_batch).backward()  # type: ignore[no-untyped-call]
-        mark()
+        loss_sum, passes_s = self.backprop.run(inputs, targets, keys, global_batch)
+        marks.append(self.now())
         self.exchange_gradient(step)
-        mark()
+        marks.append(self.now())
         self.update(step)
-        mark()
-        seconds = [after - before for before, after in pairwise(marks)]
+        marks.append(self.now())
+        input_s, both_s, *rest_s = np.diff(marks).tolist()
+        # What lies around the passes is the forward one's.
+        seconds = [input_s, both_s - passes_s[1], passes_s[1], *rest_s]
         return loss_sum.item() / self.model.loss_terms, seconds
+
+    def now(self) -> float:
+        """The time in seconds, once the device has done its work."""
+        self.synchronize()
+        return perf_counter()
 
     def exchange_gradient(self, step: int) -> None:
         """Add up the ranks' gradients in the bucket, in the form in which they travel."""
         self.codec.exchange()
 
     def update(self, step: int) -> None:
-        """Take the optimizer's step with them."""
-        self.optimizer.set_lr(self.plan.lr(step))
-        self.optimizer.step()
+        """Take the optimizer's step with them, unless they overflowed."""
+        if self.backprop.ready(self.bucket.gradient):
+            take_step(self.optimizer, self.plan, step)
 
     def serve(self, step: int) -> tuple[float, list[float]]:
         """A step of a rank without data: it only takes part in the exchange."""

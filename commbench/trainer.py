@@ -64,12 +64,7 @@ def train(job: Job, settings: Settings) -> Outcome | None:
     model = job.agree(
         lambda: course.model.build(course.task, width=settings.width, seed=settings.seed)
     )
-    least = model.smallest_batch * len(course.workers)
-    if settings.batch < least:
-        raise UserError(
-            f"global batch {settings.batch} on {len(course.workers)} workers: {course.model.name} "
-            f"normalises by the batch of each, which takes two samples; use {least} or more"
-        )
+    _check_shares(settings, course, model.smallest_batch)
     replica = open_replica(
         job,
         model,
@@ -81,6 +76,7 @@ def train(job: Job, settings: Settings) -> Outcome | None:
         transport=settings.transport,
         device=settings.device,
         timeout_s=settings.timeout_s,
+        accumulate=settings.accumulate,
     )
     hosts = job.all_gather_text(job.host)
     devices = job.all_gather_text(str(replica.device))
@@ -105,6 +101,20 @@ def train(job: Job, settings: Settings) -> Outcome | None:
         return _Run(job, settings, course, replica, run_file).run()
 
 
+def _check_shares(settings: Settings, course: Course, smallest: int) -> None:
+    """Refuse micro-batches without a sample, or with one where the model normalises by them."""
+    workers, parts = len(course.workers), settings.accumulate
+    least = smallest * workers * parts
+    if settings.batch < least:
+        who = f"{workers} workers" if parts == 1 else f"{workers} workers x {parts} micro-batches"
+        why = (
+            f"{course.model.name} normalises by the batch of each, which takes two samples"
+            if smallest > 1
+            else "each needs a sample"
+        )
+        raise UserError(f"global batch {settings.batch} on {who}: {why}; use {least} or more")
+
+
 class _Run:
     """The loop and what it keeps count of."""
 
@@ -124,8 +134,8 @@ class _Run:
         self.telemetry = Telemetry(job, self.record)
         self.display = Display(course.total_steps, settings.progress if file else "none")
         self.train_s = 0.0
-        self.step_s: list[float] = []
-        self.latest: deque[tuple[float, float]] = deque(maxlen=20)
+        self.images_per_s: list[float] = []
+        self.latest: deque[tuple[float, float, int]] = deque(maxlen=20)
         self.loss_sums: dict[int, dict[int, float]] = {}
         self.loss = self.top1 = self.top5 = math.nan
         self.told = ""
@@ -139,7 +149,8 @@ class _Run:
         self.job.barrier()
         with self.display:
             for step in range(course.total_steps):
-                epoch, step_in_epoch = divmod(step, course.steps_per_epoch)
+                epoch, step_in_epoch = course.timetable.place(step)
+                batch_size = course.timetable.batch(step)
                 start = perf_counter()
                 if worker is None:
                     loss_sum, seconds = self.replica.serve(step)
@@ -147,13 +158,13 @@ class _Run:
                     if step_in_epoch == 0:
                         samples = course.epoch_order(settings.seed, epoch)
                         self.replica.model.start_epoch()
-                    batch = order.global_batch(samples, step_in_epoch, settings.batch)
+                    batch = order.global_batch(samples, step_in_epoch, batch_size)
                     loss_sum, seconds = self.replica.step(
                         course.data.train,
                         order.worker_share(batch, worker, len(course.workers)),
                         step=step,
                         epoch=epoch,
-                        global_batch=settings.batch,
+                        global_batch=batch_size,
                         seed=settings.seed,
                     )
                     # The shuffle at an epoch's first step is input as well.
@@ -166,6 +177,8 @@ class _Run:
         self.telemetry.close()
         # A server without data has the weights of the start only.
         fingerprint = self.job.all_gather_text(self.replica.fingerprint())[course.workers[0]]
+        scale = self.replica.backprop.scale
+        scales = self.job.all_gather(np.array([scale.skipped, scale.value]))[course.workers[0]]
         memory = self.job.gather(np.array([resource.getrusage(resource.RUSAGE_SELF).ru_maxrss]))
         if self.file is None or memory is None:
             return None
@@ -174,6 +187,8 @@ class _Run:
             top5=self.top5,
             train_s=self.train_s,
             weights_sha256=fingerprint,
+            skipped_steps=int(scales[0]),
+            loss_scale=float(scales[1]),
             peak_memory_bytes=[int(kib) * 1024 for kib in memory[:, 0]],
         )
         return self.outcome(self.file)
@@ -183,21 +198,23 @@ class _Run:
         self.train_s += step_s
         if self.file is None:
             return
-        epoch = (step + 1) / self.course.steps_per_epoch
-        rate = self.settings.batch / step_s
+        epoch = float(self.course.timetable.epochs(step + 1))
+        batch = self.course.timetable.batch(step)
+        rate = batch / step_s
+        self.file["steps/batch"][step] = batch
         self.file["steps/epoch"][step] = epoch
         self.file["steps/lr"][step] = self.course.plan.lr(step)
         self.file["steps/images_per_s"][step] = rate
-        self.step_s.append(step_s)
-        self.latest.append((step_s, seconds[PHASES.index("exchange")]))
-        recent_s, exchange_s = np.sum(self.latest, axis=0)
+        self.images_per_s.append(rate)
+        self.latest.append((step_s, seconds[PHASES.index("exchange")], batch))
+        recent_s, exchange_s, images = np.sum(self.latest, axis=0)
         self.display.update(
             Glance(
                 step=step + 1,
                 epoch=epoch,
                 loss=self.loss,
                 top1=self.top1,
-                images_per_s=len(self.latest) * self.settings.batch / recent_s,
+                images_per_s=images / recent_s,
                 exchange_share=exchange_s / recent_s,
             )
         )
@@ -210,7 +227,8 @@ class _Run:
         sums[rank] = float(row[0])
         if len(sums) == self.job.size:
             # Added in rank order whatever order the rows came in: bitwise repeatable.
-            self.loss = sum(sums[other] for other in range(self.job.size)) / self.settings.batch
+            total = sum(sums[other] for other in range(self.job.size))
+            self.loss = total / self.course.timetable.batch(step)
             self.file["steps/loss"][step] = self.loss
             del self.loss_sums[step]
 
@@ -235,7 +253,7 @@ class _Run:
         self.top1, self.top5 = float(totals[0]), float(totals[1])
         if self.file is None:
             return
-        epoch = steps / course.steps_per_epoch
+        epoch = float(course.timetable.epochs(steps))
         values = (steps, epoch, self.train_s, self.top1, self.top5, float(totals[2]))
         names = ("step", "epoch", "time_s", "top1", "top5", "loss")
         for name, value in zip(names, values, strict=True):
@@ -271,7 +289,7 @@ class _Run:
             top5=self.top5,
             loss=self.loss,
             train_s=self.train_s,
-            images_per_s=[self.settings.batch / step_s for step_s in self.step_s],
+            images_per_s=self.images_per_s,
             phase_s=dict(zip(PHASES, timing.mean(axis=(0, 1)).tolist(), strict=True)),
             told=self.told,
         )

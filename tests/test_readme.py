@@ -63,7 +63,9 @@ def test_the_demo_trains_sweeps_draws_and_says_where_to_look(tmp_path: Path) -> 
             assert file.attrs["wrong"] == 0
 
 
-@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", "docs/ARCHITECTURE.md"])
+@pytest.mark.parametrize(
+    "page", ["README.md", "CONTRIBUTING.md", "docs/ARCHITECTURE.md", "docs/RECIPES.md"]
+)
 def test_links_lead_somewhere(page: str) -> None:
     for target in re.findall(r"\]\((?!https?:)([^)#]+)\)", (ROOT / page).read_text()):
         assert (ROOT / page).parent.joinpath(target).exists(), target

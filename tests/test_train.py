@@ -102,7 +102,7 @@ def test_without_exchange_ranks_drift_apart_and_the_run_goes_on(folder: Path) ->
         (["--batch", "1"], "2 or more"),
         (["--data", "mnist"], "unknown data 'mnist': choose from"),
         (["--data", "fashion-mnist", "--data-folder", "/nowhere"], "/nowhere"),
-        (["--recipe", "goyal"], "unknown recipe 'goyal': choose from firecaffe-nin"),
+        (["--recipe", "goyal"], "unknown recipe 'goyal': choose from akiba"),
         (["--model", "nix"], "unknown model 'nix': choose from alexnet"),
         (["--data", "fashion-mnist-subset", "--classes", "9"], "9"),
         (["--device", "cuda"], "no CUDA device"),

@@ -22,7 +22,7 @@ from commbench.replica import Replica
 from commbench.schedule import Schedule
 from commbench.wire import WireFormat
 from commbench.workloads.models.network import Network
-from commbench.workloads.recipes.recipe import Plan, Recipe
+from commbench.workloads.recipes import Plan, Recipe
 
 
 class AsynchronousReplica(Replica):
@@ -44,6 +44,7 @@ class AsynchronousReplica(Replica):
         device: str,
         timeout_s: float,
         terms: Terms,
+        accumulate: int = 1,
     ) -> None:
         """As `Replica`, with the schedule of the synchronous exchange of the same servers."""
         super().__init__(
@@ -57,6 +58,7 @@ class AsynchronousReplica(Replica):
             transport=transport,
             device=device,
             timeout_s=timeout_s,
+            accumulate=accumulate,
         )
         self.terms = terms
         schedule = schedule_for(self.bucket.nbytes)

@@ -7,8 +7,9 @@ from collections.abc import Callable, Sequence
 import torch
 
 from commbench.arrays import Array, Arrays, to_torch
-from commbench.workloads.recipes.recipe import Plan, Recipe
-from commbench.workloads.recipes.sgd import CaffeSGD, parameter_groups
+from commbench.workloads.recipes import Plan, Recipe
+from commbench.workloads.recipes.groups import parameter_groups
+from commbench.workloads.recipes.optimizers import make_optimizer, take_step
 
 
 class Shard:
@@ -62,14 +63,12 @@ class Shard:
             place += parameter.numel()
         groups = [
             {**group, "params": [pieces[id(p)] for p in group["params"] if id(p) in pieces]}
-            for group in parameter_groups(model, recipe)
+            for group in parameter_groups(model, recipe, share)
         ]
         # The steps are element by element, so the bits do not depend on where shards are cut.
-        self._optimizer = CaffeSGD(
-            [group for group in groups if group["params"]] or [torch.nn.Parameter(weights)],
-            lr=plan.base_lr,
-            momentum=plan.momentum,
-            weight_decay=plan.weight_decay * share,
+        filled = [group for group in groups if group["params"]]
+        self._optimizer = make_optimizer(
+            filled or [{"params": [torch.nn.Parameter(weights)]}], plan
         )
         synchronize()
 
@@ -84,6 +83,5 @@ class Shard:
     def update(self, step: int) -> None:
         """Apply the gradient, at the learning rate of a step."""
         self._arrays.synchronize()
-        self._optimizer.set_lr(self._plan.lr(step))
-        self._optimizer.step()
+        take_step(self._optimizer, self._plan, step)
         self._synchronize()

@@ -66,7 +66,8 @@ if TYPE_CHECKING:
     type=click.IntRange(min=1),
     default=64,
     show_default=True,
-    help="Global batch: images per step over all workers.",
+    help="Global batch: images per step over all workers; where the recipe lets it grow, at the "
+    "start.",
 )
 @click.option(
     "--epochs",
@@ -80,22 +81,44 @@ if TYPE_CHECKING:
     "--recipe",
     default="firecaffe-nin",
     show_default=True,
-    help="Preset, or a TOML file: learning rate by batch and step, momentum, weight decay. Its "
-    "schedule is scaled to the length of the run.",
+    help="Preset (`commbench recipe` lists them), or a TOML file: optimizer, learning rate by "
+    "batch and step, momentum, weight decay. Its schedule is scaled to the length of the run.",
 )
 @click.option(
     "--lr",
     type=click.FloatRange(min=0, min_open=True),
-    default=0.001,
-    show_default=True,
-    help="Learning rate at the start. This default is ours, for runs of a few epochs on small "
-    "images; see --recipe-lr.",
+    help="Peak learning rate. [default: the recipe's own for this batch; 0.001 of the FireCaffe "
+    "recipes, ours, for runs of a few epochs on small images]",
 )
 @click.option(
     "--recipe-lr",
     is_flag=True,
-    help="Start from the recipe's own learning rate for this batch instead of --lr. On short runs "
-    "with small images it may stall, depending on the seed.",
+    help="Take the recipe's own learning rate for this batch in any case. On short runs with small "
+    "images FireCaffe's may stall, depending on the seed.",
+)
+@click.option(
+    "--label-smoothing",
+    type=click.FloatRange(min=0, max=1, max_open=True),
+    help="Share of the target that all classes get alike. [default: the recipe's]",
+)
+@click.option(
+    "--precision",
+    type=click.Choice(["float32", "float16", "bfloat16"]),
+    help="Of the forward and backward pass; weights, exchange and optimizer stay in float32. "
+    "[default: the recipe's]",
+)
+@click.option(
+    "--loss-scale",
+    type=click.FloatRange(min=0, min_open=True),
+    help="Fixed factor of the loss in float16. [default: the recipe's, or a dynamic one]",
+)
+@click.option(
+    "--accumulate",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    metavar="N",
+    help="Compute each worker's share of a batch in N parts, for less memory; one exchange a step.",
 )
 @click.option("--seed", type=click.IntRange(min=0), default=1, show_default=True)
 @click.option(
@@ -155,8 +178,6 @@ def command(**options: Any) -> None:
     if (staleness := options.pop("staleness")) is not None:
         given["staleness"] = staleness
     spec, tuning = options.pop("exchange"), options.pop("tuning")
-    if options.pop("recipe_lr"):
-        options["lr"] = None
     wire = parse_wire(options.pop("wire"))
     timeout_s = options.pop("timeout")
     with mpi_job(timeout_s) as job:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,18 +21,18 @@ SUFFIXES = (".png", ".svg")
 _PANEL_INCHES = (6.6, 5.0)
 
 
-def check_target(path: Path) -> None:
-    """Say early that a figure cannot be written as `path`.
+def check_target(path: Path, option: str = "--output") -> None:
+    """Say early that a figure cannot be written as `path`, which `option` gave.
 
     Raises:
         UserError: another suffix, no such folder, or a folder's name.
     """
     if path.suffix.lower() not in SUFFIXES:
-        raise UserError(f"--output {path}: a figure's name ends in {' or '.join(SUFFIXES)}")
+        raise UserError(f"{option} {path}: a figure's name ends in {' or '.join(SUFFIXES)}")
     if not path.parent.is_dir():
-        raise UserError(f"--output {path}: there is no folder {path.parent}; make it first")
+        raise UserError(f"{option} {path}: there is no folder {path.parent}; make it first")
     if path.is_dir():
-        raise UserError(f"--output {path} is a folder: name a file")
+        raise UserError(f"{option} {path} is a folder: name a file")
 
 
 def panels(report: Report, size: int | None) -> dict[str, Callable[[Any], None]]:
@@ -113,17 +113,34 @@ def write_panel(draw: Callable[[Any], None], path: Path) -> None:
     Raises:
         UserError: the file cannot be written.
     """
+    _write_panels([draw], path, _PANEL_INCHES)
 
-    def compose_panel() -> Figure:
+
+def write_column(draws: Sequence[Callable[[Any], None]], path: Path) -> None:
+    """Draw flat panels over one horizontal axis, the first on top, as `write_panel` does.
+
+    Raises:
+        UserError: the file cannot be written.
+    """
+    width, height = _PANEL_INCHES
+    _write_panels(draws, path, (width, height * len(draws) / 2))
+
+
+def _write_panels(
+    draws: Sequence[Callable[[Any], None]], path: Path, inches: tuple[float, float]
+) -> None:
+    def compose_panels() -> Figure:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
 
-        figure = Figure(figsize=_PANEL_INCHES, layout="constrained")
+        figure = Figure(figsize=inches, layout="constrained")
         FigureCanvasAgg(figure)
-        draw(figure.add_subplot())
+        axes = figure.subplots(len(draws), 1, sharex=True, squeeze=False)[:, 0]
+        for draw, panel in zip(draws, axes, strict=True):
+            draw(panel)
         return figure
 
-    _save(compose_panel, path)
+    _save(compose_panels, path)
 
 
 def _save(compose: Callable[[], Figure], path: Path) -> None:

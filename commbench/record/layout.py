@@ -103,7 +103,7 @@ def training_groups(
 ) -> list[Group]:
     """The groups of a training run: /steps, /timing, /eval and /exchange.
 
-    To fill: `steps/{epoch,lr,loss,images_per_s}` (steps,), `timing/seconds` (steps, ranks,
+    To fill: `steps/{epoch,lr,batch,loss,images_per_s}` (steps,), `timing/seconds` (steps, ranks,
     phases) float32, `eval/{step,epoch,time_s,top1,top5,loss}` (evaluations,). Row i of the first
     two belongs to update i + 1.
     """
@@ -115,6 +115,7 @@ def training_groups(
             "step": step,
             "epoch": Variable(("step",), "epochs of training data seen after the update"),
             "lr": Variable(("step",), "learning rate of the update"),
+            "batch": Variable(("step",), "samples of the update, all ranks together"),
             "loss": Variable(("step",), "training loss, mean over the global batch"),
             "images_per_s": Variable(("step",), "samples per second, all ranks together", "s-1"),
         },

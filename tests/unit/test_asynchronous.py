@@ -20,8 +20,9 @@ from commbench.errors import UserError
 from commbench.registry import admitted, parse_exchange, parse_exchanges
 from commbench.units import Staleness
 from commbench.verify import verify
-from commbench.workloads.recipes.recipe import load_recipe
-from commbench.workloads.recipes.sgd import CaffeSGD, parameter_groups
+from commbench.workloads.recipes import load_recipe
+from commbench.workloads.recipes.groups import parameter_groups
+from commbench.workloads.recipes.optimizers import make_optimizer, take_step
 
 INF = math.inf
 
@@ -207,8 +208,9 @@ class Net(torch.nn.Module):
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 7])
-def test_shards_take_the_optimizers_steps_bit_by_bit(count: int) -> None:
-    recipe = load_recipe("firecaffe-nin")
+@pytest.mark.parametrize("name", ["firecaffe-nin", "goyal-resnet50", "akiba-resnet50-32k"])
+def test_shards_take_the_optimizers_steps_bit_by_bit(count: int, name: str) -> None:
+    recipe = load_recipe(name)
     plan = recipe.plan(64, 10)
     net = Net()
     bucket = single_bucket(net.parameters(), torch.empty)
@@ -226,17 +228,11 @@ def test_shards_take_the_optimizers_steps_bit_by_bit(count: int) -> None:
         )
         for index in range(count)
     ]
-    optimizer = CaffeSGD(
-        parameter_groups(net, recipe),
-        lr=plan.base_lr,
-        momentum=plan.momentum,
-        weight_decay=plan.weight_decay,
-    )
+    optimizer = make_optimizer(parameter_groups(net, recipe), plan)
     for step in range(3):
         terms = torch.randn(2, n)
         bucket.gradient.copy_(terms[0] + terms[1])
-        optimizer.set_lr(plan.lr(step))
-        optimizer.step()
+        take_step(optimizer, plan, step)
         for index, shard in enumerate(shards):
             length = len(shard.weights)
             own = terms[:, index * n // count :][:, :length].numpy()

@@ -14,11 +14,10 @@ from typing import Literal, cast
 
 import torch
 from torch import nn
-from torch.nn import functional
 
 from commbench.errors import UserError
 from commbench.workloads.models.dropout import SampleDropout
-from commbench.workloads.models.layers import Layers, scaled, xavier
+from commbench.workloads.models.layers import Layers, lrn, scaled, xavier
 from commbench.workloads.models.network import Network
 from commbench.workloads.models.table import conv_side, pool_side
 from commbench.workloads.task import Task
@@ -113,10 +112,10 @@ class GoogLeNet(Network):
         self.stem = nn.Sequential(
             Conv(layers, 3, narrow, 7, 2),
             _pool(),
-            nn.LocalResponseNorm(5, 1e-4, 0.75, 1.0),
+            lrn(),
             Conv(layers, narrow, narrow, 1),
             Conv(layers, narrow, channels, 3),
-            nn.LocalResponseNorm(5, 1e-4, 0.75, 1.0),
+            lrn(),
             _pool(),
         )
         self.blocks, self.auxiliaries = nn.ModuleDict(), nn.ModuleDict()
@@ -140,7 +139,7 @@ class GoogLeNet(Network):
         """The main classifier's cross-entropy and 0.3 times each auxiliary one's."""
         others: list[torch.Tensor] = []
         logits = [self._classify(inputs, others), *others]
-        losses = [functional.cross_entropy(one, targets, reduction="sum") for one in logits]
+        losses = [self.cross_entropy(one, targets) for one in logits]
         return losses[0] + AUXILIARY_WEIGHT * sum(losses[1:], torch.zeros_like(losses[0]))
 
     def _classify(self, images: torch.Tensor, others: list[torch.Tensor]) -> torch.Tensor:

@@ -45,6 +45,19 @@ def scaled(channels: int, width: float, multiple: int = 1) -> int:
     return multiple * max(1, round(channels * width / multiple))
 
 
+class LocalResponseNorm(nn.LocalResponseNorm):
+    """torch's, in float32 at least: float16 has no squares of activations above 256."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Normalises `(b, c, h, w)`."""
+        return super().forward(x.float() if x.dtype.itemsize < 4 else x)
+
+
+def lrn() -> LocalResponseNorm:
+    """AlexNet's, over five channels; like Caffe's, torch divides alpha by them."""
+    return LocalResponseNorm(5, 1e-4, 0.75, 1.0)
+
+
 class Layers:
     """Makes layers one after another; their weights depend on the generator and the order alone."""
 

@@ -30,7 +30,21 @@ class Lstm(nn.Module):
             self.bias[hidden : 2 * hidden] = forget_bias
 
     def forward(self, x: torch.Tensor, state: State | None = None) -> tuple[torch.Tensor, State]:
-        """All hidden states and the last state, from `state` or from zero."""
+        """All hidden states and the last state, from `state` or from zero.
+
+        torch has no LSTM in float16 for CPUs; there it stays in float32.
+        """
+        device = x.device.type
+        if (
+            device == "cpu"
+            and torch.is_autocast_enabled(device)
+            and (torch.get_autocast_dtype(device) == torch.float16)
+        ):
+            with torch.autocast(device, enabled=False):
+                return self._run(x.float(), state)
+        return self._run(x, state)
+
+    def _run(self, x: torch.Tensor, state: State | None) -> tuple[torch.Tensor, State]:
         h, c = state or (x.new_zeros(len(x), self.hidden), x.new_zeros(len(x), self.hidden))
         weights = [
             self.weight[:, : self.features].contiguous(),

@@ -23,7 +23,6 @@ from typing import Literal
 
 import torch
 from torch import nn
-from torch.nn import functional
 
 from commbench.workloads.models.dropout import SampleDropout
 from commbench.workloads.models.layers import Layers, scaled, uniform
@@ -66,7 +65,7 @@ class PtbLstm(Network):
         )
         self.drops = nn.ModuleList(SampleDropout(size.dropout, layer=i) for i in range(DEPTH + 1))
         self.classifier = layers.dense(hidden, task.classes, fill=fill, bias=fill)
-        self._carried: list[State] | None = None
+        self._carried: dict[int, list[State]] = {}
 
     def forward(self, words: torch.Tensor) -> torch.Tensor:
         """Logits from a state of zero."""
@@ -74,13 +73,13 @@ class PtbLstm(Network):
 
     def loss_sum(self, inputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         """Cross-entropy over `(b, words)` next words, going on from where the last batch ended."""
-        logits, states = self._read(inputs, self._carried)
-        self._carried = [(h.detach(), c.detach()) for h, c in states]
-        return functional.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="sum")
+        logits, states = self._read(inputs, self._carried.get(self.part))
+        self._carried[self.part] = [(h.detach(), c.detach()) for h, c in states]
+        return self.cross_entropy(logits.flatten(0, 1), targets.flatten())
 
     def start_epoch(self) -> None:
         """The next batch begins with a state of zero."""
-        self._carried = None
+        self._carried.clear()
 
     def score(self, inputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         """Over `(b, n) int64` texts of any length, each from a state of zero: means over words."""

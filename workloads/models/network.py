@@ -16,9 +16,15 @@ class Network(nn.Module):
         task: what it was built for.
         loss_terms: terms of the loss in one sample: 1, or the words of a window. Recorded losses
             are divided by it.
+        label_smoothing: share of the target that all classes get alike, in training only (Szegedy
+            et al., "Rethinking the Inception architecture", 2016).
+        part: which micro-batch of its share a rank computes, from 0: what is carried from batch to
+            batch is kept for each.
     """
 
     loss_terms = 1
+    label_smoothing = 0.0
+    part = 0
 
     def __init__(self, task: Task) -> None:
         """Remembers the task."""
@@ -27,7 +33,13 @@ class Network(nn.Module):
 
     def loss_sum(self, inputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         """What training minimises, summed over the samples of the batch; a scalar."""
-        return functional.cross_entropy(self(inputs), targets, reduction="sum")
+        return self.cross_entropy(self(inputs), targets)
+
+    def cross_entropy(self, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        """Of `(n, classes)` logits, summed, with the labels smoothed."""
+        return functional.cross_entropy(
+            logits, targets, reduction="sum", label_smoothing=self.label_smoothing
+        )
 
     def score(self, inputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         """Sums over the samples `(3,) float64`: right at first guess, among five, and the loss.

@@ -11,7 +11,7 @@ from torch import nn
 
 from commbench.errors import UserError
 from commbench.workloads.models.dropout import SampleDropout
-from commbench.workloads.models.layers import Filler, Layers, scaled
+from commbench.workloads.models.layers import Filler, Layers, lrn, scaled
 from commbench.workloads.models.network import Network
 from commbench.workloads.task import Task
 
@@ -192,7 +192,7 @@ def _passive(row: Row, number: int, channels: int, layers: Layers) -> nn.Module:
     if isinstance(row, MaxPool):
         return nn.MaxPool2d(row.kernel, row.stride, ceil_mode=True)
     if isinstance(row, Lrn):
-        return nn.LocalResponseNorm(5, 1e-4, 0.75, 1.0)
+        return lrn()
     if isinstance(row, Norm):
         return layers.norm(channels, eps=row.eps, affine=row.affine)
     if isinstance(row, Dropout):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import tomllib
 from collections.abc import Sequence
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -43,16 +44,23 @@ class Table:
             raise self._wrong(key, value, "a string")
         return value
 
-    def choice(self, key: str, choices: Sequence[str]) -> str:
+    def choice(self, key: str, choices: Sequence[str], *, default: str | None = None) -> str:
         """One of `choices`."""
-        value = self._take(key, None)
+        value = self._take(key, default)
         if value not in choices:
             raise self._wrong(key, value, "one of " + ", ".join(choices))
         return str(value)
 
-    def whole(self, key: str, *, at_least: int) -> int:
+    def flag(self, key: str, *, default: bool) -> bool:
+        """True or false."""
+        value = self._take(key, default)
+        if not isinstance(value, bool):
+            raise self._wrong(key, value, "true or false")
+        return value
+
+    def whole(self, key: str, *, at_least: int, default: int | None = None) -> int:
         """An integer."""
-        value = self._take(key, None)
+        value = self._take(key, default)
         if not _is_whole(value) or value < at_least:
             raise self._wrong(key, value, f"a whole number, {at_least} or more")
         return int(value)
@@ -68,20 +76,49 @@ class Table:
     ) -> float:
         """A finite number within bounds."""
         value = self._take(key, default)
-        right = _is_whole(value) or isinstance(value, float)
-        if not (right and above < value < below and value >= at_least):
+        if not (_is_number(value) and above < value < below and value >= at_least):
             bounds = {"above": above, "at least": at_least, "below": below}
             allowed = [f"{word} {bound:g}" for word, bound in bounds.items() if abs(bound) < 1e308]
             raise self._wrong(key, value, " ".join(["a number", " and ".join(allowed)]).strip())
         return float(value)
 
-    def increasing(self, key: str) -> tuple[int, ...]:
-        """A list of positive integers, each larger than the last."""
+    def length(self, key: str, *, default: Fraction | None = None) -> Fraction:
+        """A positive number of epochs or iterations, exactly as written."""
+        value = self._take(key, default)
+        if not isinstance(value, Fraction) and not (_is_number(value) and 0 < value < math.inf):
+            raise self._wrong(key, value, "a number above 0")
+        return Fraction(str(value))
+
+    def increasing(self, key: str, *, below: Fraction) -> tuple[Fraction, ...]:
+        """A list of positive numbers, each larger than the last, below the run's length."""
         value = self._take(key, None)
-        right = isinstance(value, list) and value and all(_is_whole(item) for item in value)
-        if not right or any(a >= b for a, b in zip([0, *value], value, strict=False)):
-            raise self._wrong(key, value, "a list of increasing whole numbers, 1 or more")
+        right = isinstance(value, list) and value and all(_is_number(item) for item in value)
+        if not right or any(not a < b < below for a, b in zip([0, *value], value, strict=False)):
+            allowed = f"a list of increasing numbers above 0 and below {float(below):g}"
+            raise self._wrong(key, value, allowed)
+        return tuple(Fraction(str(item)) for item in value)
+
+    def positive(self, key: str, *, count: int) -> tuple[float, ...]:
+        """A list of `count` positive numbers."""
+        value = self._take(key, None)
+        right = isinstance(value, list) and len(value) == count
+        if not right or any(not _is_number(item) or not 0 < item < math.inf for item in value):
+            raise self._wrong(key, value, f"a list of {count} numbers above 0")
+        return tuple(map(float, value))
+
+    def words(self, key: str, choices: Sequence[str] | None = None) -> tuple[str, ...]:
+        """A list of strings, of `choices` if there are any; empty where the key is missing."""
+        value = self._take(key, [])
+        if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
+            raise self._wrong(key, value, "a list of strings")
+        if choices and not set(value) <= set(choices):
+            raise self._wrong(key, value, "a list of " + ", ".join(choices))
         return tuple(value)
+
+    def has(self, key: str) -> bool:
+        """Whether an optional key is there."""
+        self._asked.append(key)
+        return key in self._values
 
     def table(self, key: str) -> Table:
         """A table inside this one."""
@@ -89,6 +126,14 @@ class Table:
         if not isinstance(value, dict):
             raise self._wrong(key, value, "a table")
         return Table(self._file, f"{self._prefix}{key}.", value)
+
+    def is_text(self, key: str) -> bool:
+        """Whether a key is there and holds a string."""
+        return isinstance(self._values.get(key), str)
+
+    def refusal(self, key: str, allowed: str) -> UserError:
+        """The error for a key that does not go with the others."""
+        return self._wrong(key, self._values.get(key), allowed)
 
     def finish(self) -> None:
         """Complains of keys that nobody asked for.
@@ -98,7 +143,7 @@ class Table:
         """
         for key in self._values:
             if key not in self._asked:
-                allowed = ", ".join(self._prefix + name for name in sorted(self._asked))
+                allowed = ", ".join(self._prefix + name for name in sorted(set(self._asked)))
                 raise UserError(f"{self._file}: unknown key {self._prefix}{key}: use {allowed}")
 
     def _take(self, key: str, default: object) -> Any:
@@ -115,3 +160,7 @@ class Table:
 
 def _is_whole(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_number(value: object) -> bool:
+    return _is_whole(value) or isinstance(value, float)
