@@ -50,6 +50,7 @@ def open_all(
         job=job,
         transport=transport,
         device=device,
+        rounds=True,
         timeout_s=30,
         synchronize=synchronize,
     )
