@@ -1,6 +1,6 @@
 """Every exchange over real MPI, against the library's own Allreduce."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -75,10 +75,15 @@ class CountingTransport(MPITransport):
 
     messages = elements = 0
 
-    def send(self, data, to):  # type: ignore[no-untyped-def]
-        self.messages += 1
-        self.elements += len(data)
-        return super().send(data, to)
+    def sender(self, data, to, *, lend=False):  # type: ignore[no-untyped-def]
+        start = super().sender(data, to, lend=lend)
+
+        def count_and_start(answered: bool) -> Callable[[], bool]:
+            self.messages += 1
+            self.elements += len(data)
+            return start(answered)
+
+        return count_and_start
 
 
 @pytest.mark.parametrize("spec", SPECS)
