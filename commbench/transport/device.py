@@ -83,10 +83,9 @@ class CupyDevice:
         self._runtime = cupy.cuda.runtime
         self._index = int(arrays.device.partition(":")[2])
         self.main = arrays.stream
-        properties = self._runtime.getDeviceProperties(self._index)
-        # A slice of a GPU (MIG) is a device of its own with its GPU's bus address.
-        identity = properties.get("uuid") or self._runtime.deviceGetPCIBusId(self._index)
-        self.identity = identity.hex() if isinstance(identity, bytes) else str(identity)
+        # Slices of a GPU (MIG) have its address on the bus, and CuPy cuts a UUID at its first zero.
+        uuid = self._runtime.getDeviceProperties(self._index).get("uuid", b"")
+        self.identity = f"{self._runtime.deviceGetPCIBusId(self._index)} {bytes(uuid).hex()}"
 
     def stream(self) -> Stream:  # noqa: D102
         return self._cupy.cuda.Stream(non_blocking=True)

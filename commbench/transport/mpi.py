@@ -60,7 +60,9 @@ class MPITransport:
 
     def allocate(self, count: int) -> Array:
         """A new wire array of zeros; MPI sends from anywhere."""
-        return self.arrays.from_values(np.zeros(count))
+        array = self.arrays.from_values(np.zeros(count))
+        self.arrays.synchronize()
+        return array
 
     def segment_bytes(self, peer: int) -> int:
         """1 MiB: long enough to hide its cost, short enough to add while the next arrives."""

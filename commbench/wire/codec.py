@@ -79,9 +79,9 @@ def open_lanes(
     job: Job,
     transport: str,
     device: str,
-    rounds: bool,
     timeout_s: float,
     synchronize: Callable[[], None],
+    rounds: bool = True,
 ) -> tuple[list[Lane], Transport]:
     """Allocate the buffers and prepare their exchanges; collective.
 
@@ -91,9 +91,9 @@ def open_lanes(
         job: the ranks.
         transport: by name.
         device: "cpu" or "cuda".
-        rounds: whether only schedules will be run over the transport, round by round.
         timeout_s: the longest wait for a peer, in seconds.
         synchronize: waits until the device has filled the buffers.
+        rounds: whether only schedules will be run over the transport, round by round.
     """
     arrays = arrays_for(device, buffers[0].dtype, job.local_rank)
     schedules = [schedule_for(one.nbytes) for one in buffers]

@@ -1,6 +1,6 @@
 """Every exchange over real MPI, against the library's own Allreduce."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -78,12 +78,12 @@ class CountingTransport(MPITransport):
     def sender(self, data, to, *, lend=False):  # type: ignore[no-untyped-def]
         start = super().sender(data, to, lend=lend)
 
-        def counted(answered: bool):  # type: ignore[no-untyped-def]
+        def count_and_start(answered: bool) -> Callable[[], bool]:
             self.messages += 1
             self.elements += len(data)
             return start(answered)
 
-        return counted
+        return count_and_start
 
 
 @pytest.mark.parametrize("spec", SPECS)
