@@ -16,6 +16,7 @@ from commbench.arrays import Array, Arrays
 from commbench.exchange import Exchange
 from commbench.inputs import fill, in_blocks, total
 from commbench.job import Job
+from commbench.load import only_by_library
 from commbench.plans import plan_all
 from commbench.record import open_run
 from commbench.registry import parse_exchange
@@ -121,9 +122,12 @@ class Field:
         return found
 
     def ours(self, name: str, over: str, count: int, expected: Array) -> Candidate:
-        """One of our exchanges over one transport."""
+        """One of our exchanges over one transport; the library's own over MPI, as in a sweep."""
+        nbytes = count * self.arrays.kind.itemsize
+        choice = self.choices[name].for_bytes(nbytes, self.job.size)
+        if only_by_library([self.plans.own[choice.spec]]):
+            over = OVER_MPI
         buffer = (self.shared if over == SHARED else self.private)[:count]
-        choice = self.choices[name].for_bytes(buffer.nbytes, self.job.size)
         exchange = Exchange(
             self.plans.own[choice.spec],
             buffer,

@@ -207,8 +207,8 @@ def _across(jobs: Sequence[Result]) -> str:
             if other.ranks != ours.ranks or other.library == ours.library:
                 continue
             for size in sorted({s for s in ours.sizes if s >= 256 << 10} & set(other.sizes)):
-                best = np.median(ours.seconds(size, "best"))
-                theirs = np.median(other.seconds(size, "Allreduce"))
+                best = np.nanmedian(ours.seconds(size, "best"))
+                theirs = np.nanmedian(other.seconds(size, "Allreduce"))
                 labels = [ours.library, other.library, str(ours.ranks), bytes_text(size)]
                 rows.append([*labels, f"{theirs / best:.2f}"])
     return _markdown(header, rows)
