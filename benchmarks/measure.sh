@@ -28,7 +28,7 @@ mkdir -p "$folder"
 
 exchanges() { # LIBRARY P: which of ours is the best for which size; then that against others
     more=,256M
-    # Eight buffers of 256 MiB for each of eight ranks are more than most machines have time for.
+    # Eight ranks would hold 12 GB of buffers.
     if [ "$2" -ge 8 ] || [ -n "${QUICK:-}" ]; then more=; fi
     rm -f "$folder/tune-$1-n$2.h5" "$folder/exchanges-$1-n$2.h5"
     mpirun -n "$2" commbench tune \
