@@ -12,7 +12,7 @@ METADATA := setup.cfg pyproject.toml constraints.txt
 PIP       = $(BIN)/python -m pip install --quiet --constraint constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test bench measure lint types format clean
+.PHONY: help demo test bench lint types format clean
 .DELETE_ON_ERROR:
 
 help: ## list the targets
@@ -31,9 +31,9 @@ $(VENV)/developing: $(VENV)/installed
 
 # Open MPI refuses to start as root, and to start more ranks than cores, unless it is told twice;
 # a container on a small machine is both. MPICH reads none of these.
-demo measure: export OMPI_ALLOW_RUN_AS_ROOT := 1
-demo measure: export OMPI_ALLOW_RUN_AS_ROOT_CONFIRM := 1
-demo measure: export PRTE_MCA_rmaps_default_mapping_policy := :oversubscribe
+demo: export OMPI_ALLOW_RUN_AS_ROOT := 1
+demo: export OMPI_ALLOW_RUN_AS_ROOT_CONFIRM := 1
+demo: export PRTE_MCA_rmaps_default_mapping_policy := :oversubscribe
 demo: $(VENV)/installed ## train a small model on four ranks, two exchanges side by side
 	PATH="$(abspath $(BIN)):$$PATH" sh examples/demo.sh
 
@@ -44,12 +44,10 @@ test: $(VENV)/developing ## run every test, the parallel ones under mpirun (MPI=
 BENCH := results/$(if $(QUICK),quick,benchmarks)
 
 bench: ## time the exchanges against MPI, Gloo and loops by hand, under both libraries (QUICK=1: briefly)
-	$(MAKE) --no-print-directory measure MPI=mpich
-	$(MAKE) --no-print-directory measure MPI=openmpi
+	$(MAKE) --no-print-directory .venv/installed MPI=mpich
+	$(MAKE) --no-print-directory .venv-openmpi/installed MPI=openmpi
+	sh benchmarks/measure.sh $(BENCH) mpich=$(CURDIR)/.venv/bin openmpi=$(CURDIR)/.venv-openmpi/bin
 	.venv/bin/python -m benchmarks.table --results $(BENCH) $(if $(QUICK),,--document docs/PERFORMANCE.md)
-
-measure: $(VENV)/installed
-	PATH="$(abspath $(BIN)):$$PATH" sh benchmarks/measure.sh $(BENCH) $(MPI)
 
 lint: $(VENV)/developing ## check style, spelling and types; change nothing
 	$(BIN)/ruff check .

@@ -12,11 +12,11 @@ from mpi4py import MPI
 
 from benchmarks import loops
 from benchmarks.gloo import Gloo
-from commbench import tune
 from commbench.arrays import Array, Arrays
 from commbench.exchange import Exchange
 from commbench.inputs import fill, in_blocks, total
 from commbench.job import Job
+from commbench.load import only_by_library
 from commbench.plans import plan_all
 from commbench.record import open_run
 from commbench.registry import parse_exchange
@@ -24,29 +24,37 @@ from commbench.transport import Transport, open_transport
 from commbench.turns import Candidate
 
 DTYPE = "float32"
-ALLREDUCE, GLOO, BEST, AUTO = "Allreduce", "Gloo", "best", "auto"
+ALLREDUCE, GLOO, AUTO = "Allreduce", "Gloo", "auto"
 LOOPS = {"ring": loops.ring, "tree": loops.tree}
+OURS = [
+    *LOOPS,
+    *("sharded-server", "halving-doubling", "recursive-doubling", "parameter-server"),
+]
 SHARED, OVER_MPI, BY_HAND = "shared-memory", "mpi", "mpi4py"
 NAMES = [
-    *(ALLREDUCE, GLOO, BEST, AUTO),
-    *(f"{name}/{over}" for name in LOOPS for over in (SHARED, OVER_MPI, BY_HAND)),
+    *(ALLREDUCE, GLOO, AUTO),
+    *(f"{name}/{SHARED}" for name in OURS),
+    *(f"{name}/{over}" for over in (OVER_MPI, BY_HAND) for name in LOOPS),
 ]
 """The candidates, in the order of the file."""
-# `auto` differs from `best` only by the choice of the library's own, which is for short buffers.
+# Longer ones are summed by what is measured under its own name anyway.
 AUTO_UP_TO_BYTES = 64 << 10
 
 
-def best_of_ours(run_file: Path) -> str:
-    """For each size the exchange of the lowest median in a run of its own, `native` left out."""
+def best_of_ours(run_file: Path, sizes_bytes: list[int]) -> list[str]:
+    """For each size which of `OURS` has the lowest median in the file of a `commbench tune`.
+
+    Between two sizes of that run the smaller one tells, and beyond its last one that.
+    """
     with open_run(run_file) as file:
         table = file["sweep"]
         names = list(table["exchange"].asstr()[:])
-        own = [index for index, name in enumerate(names) if name != "native"]
-        sizes = [int(size) for size in table["size_bytes"][:]]
+        own = [index for index, name in enumerate(names) if name in OURS]
+        tuned = [int(size) for size in table["size_bytes"][:]]
         slowest = table["seconds"][:][:, own].max(axis=3)
     fastest = np.median(slowest, axis=2).argmin(axis=1)
-    steps = [(size, names[own[best]]) for size, best in zip(sizes, fastest, strict=True)]
-    return tune.merge(steps)
+    best = dict(zip(tuned, (names[own[index]] for index in fastest), strict=True))
+    return [best[max((t for t in tuned if t <= size), default=tuned[0])] for size in sizes_bytes]
 
 
 class Field:
@@ -56,7 +64,7 @@ class Field:
     ordinary private memory, as a program without commbench has it.
     """
 
-    def __init__(self, job: Job, arrays: Arrays, count: int, *, best: str, auto: str) -> None:
+    def __init__(self, job: Job, arrays: Arrays, count: int, *, auto: str) -> None:
         """Open transports and Gloo, and make buffers of `count` elements; collective.
 
         Raises:
@@ -64,8 +72,8 @@ class Field:
         """
         self.job = job
         self.arrays = arrays
-        self.choices = {BEST: parse_exchange(best), AUTO: parse_exchange(auto)}
-        self.choices |= {name: parse_exchange(name) for name in LOOPS}
+        self.choices = {AUTO: parse_exchange(auto)}
+        self.choices |= {name: parse_exchange(name) for name in OURS}
         self.plans = plan_all(job, self.choices.values())
         self.transports: dict[str, Transport] = {
             name: open_transport(name, job, arrays) for name in (SHARED, OVER_MPI)
@@ -104,19 +112,22 @@ class Field:
         found = {
             ALLREDUCE: competitor(lambda: self.comm.Allreduce(MPI.IN_PLACE, private)),
             GLOO: competitor(self.gloo.summing(private)),
-            BEST: self.ours(BEST, SHARED, count, expected),
             AUTO: self.ours(AUTO, SHARED, count, expected),
         }
-        for name, loop in LOOPS.items():
+        for name in OURS:
             found[f"{name}/{SHARED}"] = self.ours(name, SHARED, count, expected)
+        for name, loop in LOOPS.items():
             found[f"{name}/{OVER_MPI}"] = self.ours(name, OVER_MPI, count, expected)
             found[f"{name}/{BY_HAND}"] = competitor(partial(loop, self.comm, private, self.scratch))
         return found
 
     def ours(self, name: str, over: str, count: int, expected: Array) -> Candidate:
-        """One of our exchanges over one transport."""
+        """One of our exchanges over one transport; the library's own over MPI, as in a sweep."""
+        nbytes = count * self.arrays.kind.itemsize
+        choice = self.choices[name].for_bytes(nbytes, self.job.size)
+        if only_by_library([self.plans.own[choice.spec]]):
+            over = OVER_MPI
         buffer = (self.shared if over == SHARED else self.private)[:count]
-        choice = self.choices[name].for_bytes(buffer.nbytes, self.job.size)
         exchange = Exchange(
             self.plans.own[choice.spec],
             buffer,

@@ -1,9 +1,9 @@
 """Ring and tree straight on mpi4py, as somebody would write them by hand: what an engine may cost.
 
-The same rounds and pieces as `commbench.topologies.ring` and `tree` without options. Every receive
-is posted before the send of its round; scratch memory is made once, outside; sums are NumPy's; and
-the waits are the library's own. Messages go out whole: cut into segments of 1 MiB that are added as
-they come, both loops were as fast or slower here (docs/PERFORMANCE.md).
+The same rounds and pieces as `commbench.topologies.ring` and `tree` without options, and the same
+segments as the transport `mpi`: each is added as it comes, while the next ones are on their way.
+Every receive is posted before the send of its round; scratch memory is made once, outside; sums are
+NumPy's; and the waits are the library's own.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 from mpi4py import MPI
 from numpy.typing import NDArray
+
+from commbench.transport.mpi import SEGMENT_BYTES
 
 Buffer = NDArray[Any]
 
@@ -28,17 +30,14 @@ def ring(comm: MPI.Intracomm, buffer: Buffer, scratch: Buffer) -> None:
 
     for step in range(size - 1):
         mine = piece(rank - step - 1)
-        arrived = scratch[: len(mine)]
-        receiving = comm.Irecv(arrived, left)
-        sending = comm.Isend(piece(rank - step), right)
-        receiving.Wait()
-        np.add(mine, arrived, out=mine)
-        sending.Wait()
+        receiving = _receive(comm, scratch[: len(mine)], left)
+        sending = _send(comm, piece(rank - step), right)
+        _add(mine, scratch, receiving)
+        MPI.Request.Waitall(sending)
     for step in range(size - 1):
-        receiving = comm.Irecv(piece(rank - step), left)
-        sending = comm.Isend(piece(rank - step + 1), right)
-        receiving.Wait()
-        sending.Wait()
+        receiving = _receive(comm, piece(rank - step), left)
+        sending = _send(comm, piece(rank - step + 1), right)
+        MPI.Request.Waitall(receiving + sending)
 
 
 def tree(comm: MPI.Intracomm, buffer: Buffer, scratch: Buffer) -> None:
@@ -51,13 +50,32 @@ def tree(comm: MPI.Intracomm, buffer: Buffer, scratch: Buffer) -> None:
         if rank + distance < size:
             children.append(rank + distance)
         distance *= 2
-    arrived = scratch[: len(buffer)]
     for child in children:
-        comm.Irecv(arrived, child).Wait()
-        np.add(buffer, arrived, out=buffer)
+        _add(buffer, scratch, _receive(comm, scratch[: len(buffer)], child))
     if rank:
         parent = rank - own_bit
-        comm.Isend(buffer, parent).Wait()
-        comm.Irecv(buffer, parent).Wait()
+        MPI.Request.Waitall(_send(comm, buffer, parent))
+        MPI.Request.Waitall(_receive(comm, buffer, parent))
     for child in reversed(children):
-        comm.Isend(buffer, child).Wait()
+        MPI.Request.Waitall(_send(comm, buffer, child))
+
+
+def _segments(buffer: Buffer) -> list[Buffer]:
+    step = SEGMENT_BYTES // buffer.itemsize
+    return [buffer[first : first + step] for first in range(0, len(buffer), step)]
+
+
+def _receive(comm: MPI.Intracomm, into: Buffer, source: int) -> list[MPI.Request]:
+    return [comm.Irecv(segment, source) for segment in _segments(into)]
+
+
+def _send(comm: MPI.Intracomm, data: Buffer, to: int) -> list[MPI.Request]:
+    return [comm.Isend(segment, to) for segment in _segments(data)]
+
+
+def _add(mine: Buffer, scratch: Buffer, receiving: list[MPI.Request]) -> None:
+    """Add each segment of ``scratch`` to ``mine`` as soon as it has arrived, in order."""
+    arrived = _segments(scratch[: len(mine)])
+    for target, segment, request in zip(_segments(mine), arrived, receiving, strict=True):
+        request.Wait()
+        np.add(target, segment, out=target)

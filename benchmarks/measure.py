@@ -22,7 +22,8 @@ from commbench.units import Bytes
 _LARGE_COPY_BYTES = 64 << 20
 # All ranks together copy so much, for the ranks to share the cores out evenly meanwhile.
 _COPIED_BYTES = 2e9
-_WARMUP = 2
+# And the round that is timed to tell how many there is time for.
+_WARMUP = 1
 # An interval of 95 % takes six samples.
 _FEWEST, _MOST = 6, 60
 
@@ -35,10 +36,10 @@ def measure(job: Job, options: dict[str, Any]) -> None:
     """
     job.on_root(lambda: check_output(options["output"]))
     auto = resolve_auto(job, AUTO, options["tuning"], device="cpu", dtype=DTYPE, transport="auto")
-    best = job.on_root(lambda: best_of_ours(options["tuned"]))
     sizes = job.on_root(lambda: _fitting(options["sizes"], job.size))
     arrays = arrays_for("cpu", DTYPE)
-    field = Field(job, arrays, max(sizes) // arrays.kind.itemsize, best=best, auto=auto)
+    best = job.on_root(lambda: best_of_ours(options["tuned"], sizes))
+    field = Field(job, arrays, max(sizes) // arrays.kind.itemsize, auto=auto)
     facts = {**options, "sizes": sizes, "best": best, "auto": auto}
     made: list[RunFile] = []
     job.on_root(lambda: made.append(_create(field, facts)))
@@ -160,7 +161,11 @@ def _create(field: Field, facts: dict[str, Any]) -> RunFile:
         algorithms=field.algorithms(sizes),
     )
     # Which bytes pass where is the business of a sweep.
-    variables = {key: one for key, one in sweep.variables.items() if key != "hottest_rank_bytes"}
+    elsewhere = ("hottest_rank_bytes", "bound_bytes")
+    variables = {key: one for key, one in sweep.variables.items() if key not in elsewhere}
+    variables["best"] = Variable(
+        ("size_bytes",), "ours that was fastest in the tune before", data=np.array(facts["best"])
+    )
     cell = ("size_bytes", "measurement")
     copies = {
         "size_bytes": sweep.variables["size_bytes"],

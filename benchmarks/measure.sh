@@ -1,36 +1,60 @@
 #!/bin/sh
-# All measurements under one MPI library, the one whose mpirun comes first on the PATH:
+# All measurements: every number of ranks under every MPI library, the libraries in turn.
 #
-#   sh benchmarks/measure.sh FOLDER LIBRARY
+#   sh benchmarks/measure.sh FOLDER LIBRARY=BIN...
 #
-# writes FOLDER/{tune,exchanges,scale}-LIBRARY-nP.h5. QUICK=1 takes a minute and shows nothing but
-# that everything works.
+# with the folder BIN of each library's mpirun and python writes
+# FOLDER/{tune,exchanges,scale}-LIBRARY-nP.h5. QUICK=1 takes a minute and shows nothing but that
+# everything works.
 set -eu
 
-folder=$1 library=$2
-ranks='2 4 8' many='64 128' longest=64M rounds=30
-sizes=4K,16K,32K,64K,256K,1M,4M,16M,64M,256M seconds=8
+folder=$1
+shift
+ranks='2 4 8' many='64 128' rounds=20 longest=16M seconds=6
+sizes=4K,16K,32K,64K,256K,1M,4M,16M,64M
 if [ -n "${QUICK:-}" ]; then
-    ranks=2 many=16 longest=4M rounds=3
-    sizes=4K,256K,4M seconds=0.2
+    ranks=2 many=16 rounds=3 longest=4M seconds=0.2
+    sizes=4K,256K,4M
 fi
+
+# Open MPI refuses to start as root, and to start more ranks than cores, unless it is told twice;
+# a container on a small machine is both. MPICH reads none of these.
+export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
+export PRTE_MCA_rmaps_default_mapping_policy=:oversubscribe
 
 scratch=$(mktemp -d)
 trap 'rm -rf "$scratch"' EXIT
 mkdir -p "$folder"
 
-for p in $ranks; do
-    # First which exchange is the best for which size, in a run of its own; then that against others.
-    rm -f "$folder/tune-$library-n$p.h5" "$folder/exchanges-$library-n$p.h5"
-    mpirun -n "$p" commbench tune \
+exchanges() { # LIBRARY P: which of ours is the best for which size; then that against others
+    more=,256M
+    # Eight ranks would hold 12 GB of buffers.
+    if [ "$2" -ge 8 ] || [ -n "${QUICK:-}" ]; then more=; fi
+    rm -f "$folder/tune-$1-n$2.h5" "$folder/exchanges-$1-n$2.h5"
+    mpirun -n "$2" commbench tune \
         --exchange native,tree,ring,sharded-server,halving-doubling,recursive-doubling \
         --minbytes 4K --maxbytes "$longest" --stepfactor 4 --iters "$rounds" \
-        --tuning "$scratch/tuning.json" --output "$folder/tune-$library-n$p.h5"
-    mpirun -n "$p" python -m benchmarks.run --sizes "$sizes" --seconds "$seconds" \
-        --tuning "$scratch/tuning.json" --tuned "$folder/tune-$library-n$p.h5" \
-        --output "$folder/exchanges-$library-n$p.h5"
-done
-for p in $many; do
-    rm -f "$folder/scale-$library-n$p.h5"
-    mpirun -n "$p" python -m benchmarks.scale --output "$folder/scale-$library-n$p.h5"
-done
+        --tuning "$scratch/tuning.json" --output "$folder/tune-$1-n$2.h5"
+    mpirun -n "$2" python -m benchmarks.run --sizes "$sizes$more" --seconds "$seconds" \
+        --tuning "$scratch/tuning.json" --tuned "$folder/tune-$1-n$2.h5" \
+        --output "$folder/exchanges-$1-n$2.h5"
+}
+
+scale() { # LIBRARY P
+    rm -f "$folder/scale-$1-n$2.h5"
+    mpirun -n "$2" python -m benchmarks.scale --launched "$(date +%s.%N)" \
+        --output "$folder/scale-$1-n$2.h5"
+}
+
+path=$PATH
+under_all() { # COMMAND P LIBRARY=BIN...
+    what=$1 p=$2
+    shift 2
+    for library; do
+        PATH=${library#*=}:$path
+        "$what" "${library%%=*}" "$p"
+    done
+}
+
+for p in $ranks; do under_all exchanges "$p" "$@"; done
+for p in $many; do under_all scale "$p" "$@"; done

@@ -27,6 +27,7 @@ class Result:
         sizes: of the buffers, in bytes.
         names: the candidates.
         algorithms: ``[size][candidate]``, what each comes down to.
+        best: for each size which exchange of ours was the fastest in a run before.
         slowest: ``(sizes, candidates, rounds)``, the slowest rank's seconds; NaN where not run.
         copies: bytes a second copied by all ranks together, ``(sizes,)``: of buffers of the size,
             and of 64 MiB.
@@ -36,6 +37,7 @@ class Result:
     sizes: list[int]
     names: list[str]
     algorithms: list[list[str]]
+    best: list[str]
     slowest: NDArray[np.float64]
     copies: tuple[NDArray[np.float64], NDArray[np.float64]]
 
@@ -50,7 +52,9 @@ class Result:
         return int(self.facts["ranks"])
 
     def seconds(self, size: int, name: str) -> NDArray[np.float64]:
-        """A candidate's seconds at a size, round by round."""
+        """A candidate's seconds at a size, round by round; `best` is the best of ours."""
+        if name == "best":
+            name = f"{self.best[self.sizes.index(size)]}/shared-memory"
         samples: NDArray[np.float64] = self.slowest[self.sizes.index(size), self.names.index(name)]
         return samples
 
@@ -58,8 +62,14 @@ class Result:
         """How many times as long one takes as the other, round by round."""
         return estimate(self.seconds(size, slower) / self.seconds(size, faster))
 
+    def difference_us(self, size: int, slower: str, faster: str) -> Estimate:
+        """How many microseconds longer one takes than the other, round by round."""
+        return estimate(1e6 * (self.seconds(size, slower) - self.seconds(size, faster)))
+
     def algorithm(self, size: int, name: str) -> str:
         """What a candidate comes down to at a size."""
+        if name == "best":
+            return self.best[self.sizes.index(size)]
         return self.algorithms[self.sizes.index(size)][self.names.index(name)]
 
     def of_copying(self, size: int, name: str, *, large: bool) -> float:
@@ -121,6 +131,7 @@ def read(path: Path) -> Result:
             sizes=[int(size) for size in table["size_bytes"][:]],
             names=list(table["exchange"].asstr()[:]),
             algorithms=[list(row) for row in table["algorithm"].asstr()[:]],
+            best=list(table["best"].asstr()[:]),
             slowest=table["seconds"][:].max(axis=3),
             copies=(
                 np.median(file["copy/rate"][:], axis=1),
@@ -180,9 +191,7 @@ def verdicts(result: Result) -> Iterator[Verdict]:
     yield from worst(
         "auto at most 10 us slower than Allreduce below 64K",
         lambda size: size < 64 * KB,
-        lambda size: estimate(
-            1e6 * (result.seconds(size, "auto") - result.seconds(size, "Allreduce"))
-        ),
+        lambda size: result.difference_us(size, "auto", "Allreduce"),
         10.0,
         at_least=False,
     )

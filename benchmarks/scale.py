@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
-from time import perf_counter
+from time import perf_counter, time
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -21,13 +22,16 @@ NIN_BYTES = 30_380_704
 @click.command()
 @click.option(
     "--exchange",
-    default="tree,ring,sharded-server,hierarchical",
+    default="tree,ring,sharded-server,hierarchical@group=8",
     show_default=True,
     help="The exchanges, with commas between.",
 )
 @click.option("--size", type=Size(), default=NIN_BYTES, show_default=True, help="Bytes.")
 @click.option("--transport", default="auto", show_default=True)
 @click.option("--iterations", type=click.IntRange(min=1), default=3, show_default=True)
+@click.option(
+    "--launched", type=float, help="Seconds since 1970 when mpirun was called: gives start times."
+)
 @click.option("--timeout", type=click.FloatRange(min=0, min_open=True), default=300.0)
 @click.option("--output", type=click.Path(path_type=Path), required=True, help="The run file.")
 def main(**options: Any) -> None:
@@ -46,15 +50,20 @@ def _run(job: Job, options: dict[str, Any]) -> None:
     from commbench.registry import parse_exchanges
     from commbench.transport import open_transport
 
+    job.barrier()
+    in_mpi = time()
     choices = job.agree(lambda: parse_exchanges(options["exchange"]))
     plans = plan_all(job, choices)
     arrays = arrays_for("cpu", "float32")
     transport = open_transport(options["transport"], job, arrays)
     count = options["size"] // 4
     buffer = transport.allocate(count)
+    job.barrier()
+    launched = options["launched"] or math.nan
+    starts = {"start_mpi_s": in_mpi - launched, "start_s": time() - launched}
     made: list[Any] = []
     specs = [choice.spec for choice in choices]
-    job.on_root(lambda: made.append(_create(job, transport.name, specs, options)))
+    job.on_root(lambda: made.append(_create(job, transport.name, specs, options, starts)))
     file = made[0] if made else None
     for index, choice in enumerate(choices):
         schedule = plans.own[choice.for_bytes(4 * count, job.size).spec]
@@ -126,7 +135,10 @@ def _memory() -> tuple[int, int, int]:
     )
 
 
-def _create(job: Job, transport: str, specs: list[str], options: dict[str, Any]) -> Any:
+def _create(
+    job: Job, transport: str, specs: list[str], options: dict[str, Any], starts: dict[str, float]
+) -> Any:
+    """The run file; `starts` are seconds from the launch until all ranks were in MPI, and ready."""
     from commbench.record import Group, RunFile, Variable
 
     per_rank = ("exchange", "rank")
@@ -151,7 +163,7 @@ def _create(job: Job, transport: str, specs: list[str], options: dict[str, Any])
         hosts=[job.host] * job.size,
         devices=["cpu"] * job.size,
         options=options,
-        attributes={"ranks": job.size, "transport": transport, "dtype": "float32"},
+        attributes={"ranks": job.size, "transport": transport, "dtype": "float32", **starts},
         groups=[Group("scale", variables)],
     )
 

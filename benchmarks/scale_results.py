@@ -22,6 +22,7 @@ class ScaleResult:
         ranks: their number.
         transport: how bytes moved.
         size: of the buffer, in bytes.
+        start: seconds from the launch until all ranks were in MPI, and until all were ready.
         exchanges: one after the other.
         seconds: ``(exchanges, iterations)``.
         wrong: ``(exchanges,)`` elements.
@@ -32,6 +33,7 @@ class ScaleResult:
     ranks: int
     transport: str
     size: int
+    start: tuple[float, float]
     exchanges: list[str]
     seconds: NDArray[Any]
     wrong: NDArray[Any]
@@ -45,6 +47,7 @@ class ScaleResult:
                 str(self.ranks),
                 f"{self.transport}, {self.library}",
                 exchange,
+                " / ".join(f"{seconds:.1f}" for seconds in self.start),
                 f"{self.seconds[index].min():.2f}",
                 f"{self.seconds[index].max():.2f}",
                 f"{self.wrong[index]:.0f}",
@@ -68,6 +71,7 @@ def read_scale(path: Path) -> ScaleResult:
             ranks=int(file.attrs["ranks"]),
             transport=file.attrs["transport"],
             size=int(file.attrs["option_size"]),
+            start=(float(file.attrs["start_mpi_s"]), float(file.attrs["start_s"])),
             exchanges=list(table["exchange"].asstr()[:]),
             seconds=table["seconds"][:],
             wrong=table["wrong"][:],

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import click
 import numpy as np
 
+from benchmarks.estimate import estimate
 from benchmarks.results import Result, bytes_text, read, verdicts
 from benchmarks.scale_results import ScaleResult, read_scale
 from commbench.errors import UserError
@@ -71,7 +72,9 @@ def tables(folder: Path) -> str:
         "### Targets",
         _targets(jobs),
         "### Times",
-        *(part for job in jobs for part in (_heading(job), _times(job))),
+        *(part for job in jobs for part in (_heading(job), _times(job), _ours(job))),
+        "### Short buffers",
+        _short(jobs),
         "### Loops by hand",
         _loops(jobs),
         "### Across MPI libraries (between runs)",
@@ -125,25 +128,49 @@ def _heading(job: Result) -> str:
 
 
 def _times(job: Result) -> str:
+    """The best of ours against the rivals, and against the bound."""
     header = [
         *("size", "Allreduce (us)", "Gloo (us)", "best (us)", "which"),
         *("Allreduce / best", "Gloo / best", "% of copying 64M", "% of copying this size"),
     ]
-    rows = []
-    for size in job.sizes:
-        times = [f"{1e6 * t:.0f}" for t in _medians(job, size, ("Allreduce", "Gloo", "best"))]
-        rows.append(
-            [
-                bytes_text(size),
-                *times,
-                job.algorithm(size, "best"),
-                job.ratio(size, "Allreduce", "best").text(),
-                job.ratio(size, "Gloo", "best").text(),
-                f"{100 * job.of_copying(size, 'best', large=True):.0f}",
-                f"{100 * job.of_copying(size, 'best', large=False):.0f}",
-            ]
-        )
+    rows = [
+        [
+            bytes_text(size),
+            *(_time(job, size, name) for name in ("Allreduce", "Gloo", "best")),
+            job.algorithm(size, "best"),
+            job.ratio(size, "Allreduce", "best").text(),
+            job.ratio(size, "Gloo", "best").text(),
+            f"{100 * job.of_copying(size, 'best', large=True):.0f}",
+            f"{100 * job.of_copying(size, 'best', large=False):.0f}",
+        ]
+        for size in job.sizes
+    ]
     return _markdown(header, rows)
+
+
+def _ours(job: Result) -> str:
+    """Every exchange of ours over shared memory."""
+    names = [name for name in job.names if name.endswith("/shared-memory")]
+    header = ["size", *(f"{name.partition('/')[0]} (us)" for name in names)]
+    rows = [[bytes_text(size), *(_time(job, size, name) for name in names)] for size in job.sizes]
+    return _markdown(header, rows)
+
+
+def _short(jobs: Sequence[Result]) -> str:
+    """`auto` against the library's own where calls cost more than bytes."""
+    header = [*("library", "ranks", "size", "Allreduce (us)", "auto (us)", "which")]
+    rows = [
+        [
+            *(job.library, str(job.ranks), bytes_text(size)),
+            *(_time(job, size, name, digits=1) for name in ("Allreduce", "auto")),
+            job.algorithm(size, "auto"),
+            job.difference_us(size, "auto", "Allreduce").text(1),
+        ]
+        for job in jobs
+        for size in job.sizes
+        if size < 64 << 10
+    ]
+    return _markdown([*header, "auto - Allreduce (us)"], rows)
 
 
 def _loops(jobs: Sequence[Result]) -> str:
@@ -157,9 +184,8 @@ def _loops(jobs: Sequence[Result]) -> str:
         for size in job.sizes:
             row = [job.library, str(job.ranks), bytes_text(size)]
             for name in ("ring", "tree"):
-                (median,) = _medians(job, size, [f"{name}/mpi4py"])
                 row += [
-                    f"{1e6 * median:.0f}",
+                    _time(job, size, f"{name}/mpi4py"),
                     job.ratio(size, f"{name}/mpi", f"{name}/mpi4py").text(),
                     job.ratio(size, f"{name}/mpi4py", f"{name}/shared-memory").text(),
                 ]
@@ -167,9 +193,9 @@ def _loops(jobs: Sequence[Result]) -> str:
     return _markdown(header, rows)
 
 
-def _medians(job: Result, size: int, names: Iterable[str]) -> Iterator[float]:
-    for name in names:
-        yield float(np.nanmedian(job.seconds(size, name)))
+def _time(job: Result, size: int, name: str, digits: int = 0) -> str:
+    """The median in microseconds, and its interval."""
+    return estimate(1e6 * job.seconds(size, name)).text(digits)
 
 
 def _across(jobs: Sequence[Result]) -> str:
@@ -181,8 +207,8 @@ def _across(jobs: Sequence[Result]) -> str:
             if other.ranks != ours.ranks or other.library == ours.library:
                 continue
             for size in sorted({s for s in ours.sizes if s >= 256 << 10} & set(other.sizes)):
-                (best,) = _medians(ours, size, ["best"])
-                (theirs,) = _medians(other, size, ["Allreduce"])
+                best = np.nanmedian(ours.seconds(size, "best"))
+                theirs = np.nanmedian(other.seconds(size, "Allreduce"))
                 labels = [ours.library, other.library, str(ours.ranks), bytes_text(size)]
                 rows.append([*labels, f"{theirs / best:.2f}"])
     return _markdown(header, rows)
@@ -190,7 +216,15 @@ def _across(jobs: Sequence[Result]) -> str:
 
 def _many(jobs: Sequence[ScaleResult]) -> str:
     header = [
-        *("ranks", "transport", "exchange", "fastest (s)", "slowest (s)", "wrong"),
+        *(
+            "ranks",
+            "transport",
+            "exchange",
+            "start: MPI / ready (s)",
+            "fastest (s)",
+            "slowest (s)",
+            "wrong",
+        ),
         *("memory of all ranks (GB)", "page tables (GB)", "largest rank's peak (MB)"),
     ]
     rows = [row for job in jobs for row in job.rows()]

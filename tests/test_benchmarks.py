@@ -1,12 +1,13 @@
 """`make bench` measures everybody, checks their sums and writes its tables; only shorter."""
 
+import sys
 from pathlib import Path
 
 import h5py
 import numpy as np
 import pytest
 
-from benchmarks.candidates import NAMES
+from benchmarks.candidates import NAMES, OURS
 from benchmarks.estimate import Estimate, estimate
 from benchmarks.results import Verdict, read
 from benchmarks.table import BEGIN, END, insert, tables
@@ -21,7 +22,8 @@ TIMEOUT_S = 240
 def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("benchmarks")
     short = {"QUICK": "1", "PYTHONPATH": str(ROOT)}
-    run(["sh", str(ROOT / "benchmarks" / "measure.sh"), str(folder), "library"], TIMEOUT_S, short)
+    library = f"library={Path(sys.executable).parent}"
+    run(["sh", str(ROOT / "benchmarks" / "measure.sh"), str(folder), library], TIMEOUT_S, short)
     return folder
 
 
@@ -30,6 +32,7 @@ def test_every_candidate_is_measured_and_sums_right(results: Path) -> None:
         assert file.attrs["status"] == "completed"
         assert file.attrs["wrong"] == 0
         assert file["sweep/exchange"].asstr()[:].tolist() == NAMES
+        assert set(file["sweep/best"].asstr()[:]) <= set(OURS)
         # At least six rounds; auto only up to 64 KiB.
         measured = np.isfinite(file["sweep/seconds"][:]).all(axis=3).sum(axis=2)
         assert (measured[0] >= 6).all()
@@ -41,6 +44,7 @@ def test_many_ranks_sum_right_and_their_memory_is_known(results: Path) -> None:
     with h5py.File(results / "scale-library-n16.h5") as file:
         assert file.attrs["wrong"] == 0
         assert file["scale/seconds"].shape == (4, 3)
+        assert 0 < file.attrs["start_mpi_s"] < file.attrs["start_s"]
         assert (file["scale/proportional_bytes"][:] > 30e6).all()
 
 
@@ -49,8 +53,10 @@ def test_the_tables_show_what_is_in_the_files(results: Path) -> None:
     job = read(results / "exchanges-library-n2.h5")
     assert job.sizes == [4 << 10, 256 << 10, 4 << 20]
     ratio = np.nanmedian(job.seconds(4 << 20, "Allreduce") / job.seconds(4 << 20, "best"))
-    (row,) = [line for line in text.splitlines() if line.startswith("| 4M |")]
+    (row, _) = [line for line in text.splitlines() if line.startswith("| 4M |")]
     assert f" {ratio:.2f} [" in row
+    auto = 1e6 * np.nanmedian(job.seconds(4 << 10, "auto") - job.seconds(4 << 10, "Allreduce"))
+    assert any("| 2 | 4K |" in row and f" {auto:.1f} [" in row for row in text.splitlines())
     assert "| 16 | shared-memory, " in text
 
 
