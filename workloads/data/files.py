@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -11,11 +12,21 @@ from commbench.errors import UserError
 from commbench.workloads.data import packed
 from commbench.workloads.data.augment import parse_augmentation
 from commbench.workloads.data.dataset import Dataset, GrayImages
+from commbench.workloads.data.fashion import (
+    CLASSES,
+    load_fashion_mnist,
+    load_fashion_mnist_subset,
+)
 from commbench.workloads.data.folder import scan_folder
 from commbench.workloads.data.pictures import Corrupt, Pictures, Source
 from commbench.workloads.data.text import PTB_FILES, load_ptb
 from commbench.workloads.data.transforms import encode_png
 from commbench.workloads.task import Task
+
+_FASHION = {
+    "fashion-mnist": partial(load_fashion_mnist, None),
+    "fashion-mnist-subset": load_fashion_mnist_subset,
+}
 
 
 def open_pictures(path: Path) -> tuple[list[str], dict[str, Source]]:
@@ -31,6 +42,23 @@ def open_pictures(path: Path) -> tuple[list[str], dict[str, Source]]:
         raise UserError(f"{path}: no such folder")
     classes, train, val = scan_folder(path.absolute())
     return classes, {"train": train, "val": val}
+
+
+def open_named(name: str) -> tuple[list[str], dict[str, Source]]:
+    """As `open_pictures`, of a path or of the Fashion-MNIST data sets.
+
+    Raises:
+        UserError: it is neither, or cannot be read.
+    """
+    if name not in _FASHION:
+        return open_pictures(Path(name))
+    data = _FASHION[name](classes=CLASSES, image_size=1)
+    halves = zip(packed.SPLITS, (data.train, data.test), strict=True)
+    sources: dict[str, Source] = {}
+    for split, images in halves:
+        assert isinstance(images, GrayImages)
+        sources[split] = GraySource(images, split)
+    return [str(label) for label in range(CLASSES)], sources
 
 
 def load_files(
