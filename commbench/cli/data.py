@@ -63,6 +63,7 @@ def command() -> None:
 )
 @_workers
 def pack_command(
+    *,
     source: str,
     destination: Path,
     size: int | None,

@@ -34,8 +34,8 @@ if TYPE_CHECKING:
     help="fashion-mnist-subset (shipped: 10,000 training and 2,000 test images), fashion-mnist "
     "(all 70,000, from Debian's dataset-fashion-mnist or --data-folder), synthetic (images, text "
     "or frames, as the model takes), or a path: a folder as ImageNet's, NAME.lmdb or NAME.h5 of "
-    "`commbench data pack`, or a folder with ptb.train.txt and ptb.test.txt. [default: fashion-mnist-subset; synthetic where the model "
-    "takes no images]",
+    "`commbench data pack`, or a folder with ptb.train.txt and ptb.test.txt. [default: "
+    "fashion-mnist-subset; synthetic where the model takes no images]",
 )
 @click.option(
     "--data-folder",

@@ -110,9 +110,9 @@ def test_colours_change_as_pillow_changes_them() -> None:
         (transforms.contrast, ImageEnhance.Contrast),
         (transforms.saturation, ImageEnhance.Color),
     ):
-        assert change(pixels, 1.0) == pytest.approx(pixels, abs=1e-3)
+        np.testing.assert_allclose(change(pixels, 1.0), pixels, atol=1e-3)
         expected = array(enhance(image).enhance(0.7)).astype(float)
-        assert change(pixels, 0.7) == pytest.approx(expected, abs=1.6)
+        np.testing.assert_allclose(change(pixels, 0.7), expected, atol=1.6)
 
 
 def test_lighting_adds_one_colour_of_the_right_spread() -> None:
@@ -120,7 +120,7 @@ def test_lighting_adds_one_colour_of_the_right_spread() -> None:
     shifts = []
     for key in range(2000):
         shift = transforms.lighting(pixels, generator(key)) - pixels
-        assert shift == pytest.approx(np.broadcast_to(shift[0, 0], shift.shape), abs=1e-3)
+        assert np.ptp(shift, axis=(0, 1)).max() < 1e-3
         shifts.append(shift[0, 0])
     # The first component, of nearly equal parts of the three colours, has by far the largest share.
     assert np.linalg.norm(np.std(shifts, axis=0)) == pytest.approx(255 * 0.1 * 0.2184, rel=0.05)
@@ -130,10 +130,12 @@ def test_lighting_adds_one_colour_of_the_right_spread() -> None:
 @pytest.mark.parametrize("name", AUGMENTATIONS)
 def test_an_input_depends_on_the_key_alone(name: str) -> None:
     image, how = picture(9), AUGMENTATIONS[name]
-    first, again, other = (prepare(image, 24, how, generator(key)) for key in (-7, -7, 8))
+    first, again = (prepare(image, 24, how, generator(-7)) for _ in range(2))
+    # Two keys may well draw the same crop.
+    several = {prepare(image, 24, how, generator(key)).tobytes() for key in range(20)}
     assert (first.shape, first.dtype) == ((3, 24, 24), np.float32)
     assert (first == again).all()
-    assert (first == other).all() == (name == "none")
+    assert len(several) == 1 if name == "none" else len(several) > 12
     tested = prepare(image, 24, how, None)
     plain = array(transforms.centre_crop(transforms.resize_shorter(image, 27), 24))
     scale = transforms.STD if how.std else 1

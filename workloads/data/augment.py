@@ -46,7 +46,7 @@ AUGMENTATIONS = {
     "fb-resnet": Augmentation(crop="resized", flip=True, jitter=True, lighting=True, std=True),
     "none": Augmentation(),
 }
-"""`caffe` is Caffe's ImageNet examples', so NiN's and GoogLeNet's; `goyal` Goyal et al.'s (2017)."""
+"""`caffe` is that of Caffe's ImageNet examples, so NiN's and GoogLeNet's; `goyal` Goyal et al.'s."""
 
 
 def parse_augmentation(name: str) -> Augmentation:

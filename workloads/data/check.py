@@ -63,9 +63,9 @@ def _reason(source: Source, index: int) -> str:
     """Why a picture fails; "" if it does not."""
     try:
         data = source.read(index)
-        if isinstance(source, packed.PackedSource):
-            if packed.digest(data) != source.digests[index].tobytes():
-                return "its bytes have changed since it was packed"
+        packs = isinstance(source, packed.PackedSource)
+        if packs and packed.digest(data) != source.digests[index].tobytes():
+            return "its bytes have changed since it was packed"
         decode(data)
     except CorruptImageError as error:
         return str(error)

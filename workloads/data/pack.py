@@ -13,6 +13,7 @@ import json
 import multiprocessing
 import os
 import shutil
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from multiprocessing.sharedctypes import Synchronized
@@ -21,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-from commbench.errors import UserError
+from commbench.errors import EXIT_BUG, UserError
 from commbench.workloads.data import packed, transforms
 from commbench.workloads.data.pictures import Source
 
@@ -86,13 +87,16 @@ class Work:
         return self.folder / f"{split}-{start:08d}.npz"
 
     def make(self, split: str, start: int, stop: int) -> None:
-        """Write one part; a picture that cannot be decoded stays as it is, and is marked."""
+        """Write one part; a picture that cannot be decoded stays as it is, and is marked.
+
+        Raises:
+            CorruptImageError: one cannot even be read.
+        """
         values, corrupt = [], []
         for index in range(start, stop):
-            data = b""
+            data = self.sources[split].read(index)
             broken = False
             try:
-                data = self.sources[split].read(index)
                 kept = self.packing.encode(data)
             except transforms.CorruptImageError:
                 kept, broken = data, True
@@ -218,7 +222,11 @@ def _work(
     for split, start, stop in parts:
         if os.getppid() != parent:  # killed: nobody waits for the rest
             return
-        work.make(split, start, stop)
+        try:
+            work.make(split, start, stop)
+        except (OSError, transforms.CorruptImageError) as error:
+            print(f"commbench: packing {split} {start} to {stop}: {error}", file=sys.stderr)
+            sys.exit(EXIT_BUG)
         with done.get_lock():
             done.value += stop - start
 

@@ -7,7 +7,6 @@ neither library's handles survive a fork.
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import json
 import os
@@ -107,10 +106,20 @@ class Hdf5Container:
         return bytes(data.tobytes())
 
 
-@functools.lru_cache(maxsize=8)
-def _open(path: Path, process: int) -> Container:
+_containers: dict[tuple[int, Path], Container] = {}
+
+
+def _open(path: Path) -> Container:
     """The file, opened once by each process."""
-    return LmdbContainer(path) if path.suffix in LMDB_SUFFIXES else Hdf5Container(path)
+    own = os.getpid()
+    for process, other in list(_containers):
+        if process != own:
+            # A parent's: LMDB lets the child open it anew when its copy of the handle is gone.
+            del _containers[process, other]
+    if (own, path) not in _containers:
+        kind = LmdbContainer if path.suffix in LMDB_SUFFIXES else Hdf5Container
+        _containers[own, path] = kind(path)
+    return _containers[own, path]
 
 
 @dataclass(frozen=True, eq=False)
@@ -138,7 +147,7 @@ class PackedSource:
     def read(self, index: int) -> bytes:
         """See `Source.read`."""
         try:
-            return _open(self.path, os.getpid()).picture(self.split, index)
+            return _open(self.path).picture(self.split, index)
         except OSError as error:
             raise CorruptImageError(str(error)) from error
 
@@ -158,7 +167,7 @@ def load_packed(path: Path) -> tuple[dict[str, Any], PackedSource, PackedSource]
             )
         raise UserError(f"{path}: no such file")
     try:
-        container = _open(path, os.getpid())
+        container = _open(path)
         text = container.table(HEADER)
         header = json.loads(text) if text else {}
         if header.get("format") != FORMAT:
