@@ -46,7 +46,7 @@ AUGMENTATIONS = {
     "fb-resnet": Augmentation(crop="resized", flip=True, jitter=True, lighting=True, std=True),
     "none": Augmentation(),
 }
-"""`caffe` is that of Caffe's ImageNet examples, so NiN's and GoogLeNet's; `goyal` Goyal et al.'s."""
+"""`caffe` is from Caffe's ImageNet examples, so NiN's and GoogLeNet's; `goyal` is Goyal's."""
 
 
 def parse_augmentation(name: str) -> Augmentation:
