@@ -63,8 +63,7 @@ def _reason(source: Source, index: int) -> str:
     """Why a picture fails; "" if it does not."""
     try:
         data = source.read(index)
-        packs = isinstance(source, packed.PackedSource)
-        if packs and packed.digest(data) != source.digests[index].tobytes():
+        if isinstance(source, packed.PackedSource) and source.changed(index, data):
             return "its bytes have changed since it was packed"
         decode(data)
     except CorruptImageError as error:

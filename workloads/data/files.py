@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -23,7 +24,7 @@ from commbench.workloads.data.text import PTB_FILES, load_ptb
 from commbench.workloads.data.transforms import encode_png
 from commbench.workloads.task import Task
 
-_FASHION = {
+_FASHION: dict[str, Callable[..., Dataset]] = {
     "fashion-mnist": partial(load_fashion_mnist, None),
     "fashion-mnist-subset": load_fashion_mnist_subset,
 }

@@ -144,6 +144,10 @@ class PackedSource:
         """The name that a picture had before."""
         return self.names[index]
 
+    def changed(self, index: int, data: bytes) -> bool:
+        """Whether these are other bytes than those that were packed."""
+        return digest(data) != self.digests[index].tobytes()
+
     def read(self, index: int) -> bytes:
         """See `Source.read`."""
         try:

@@ -171,7 +171,8 @@ def colour_jitter(pixels: Pixels, random: np.random.Generator, strength: float =
 def lighting(pixels: Pixels, random: np.random.Generator, strength: float = 0.1) -> Pixels:
     """Add a random multiple of the principal components of ImageNet's colours."""
     alphas = random.normal(0.0, strength, 3)
-    return pixels + (255 * _EIGENVECTORS @ (alphas * _EIGENVALUES)).astype(np.float32)
+    shift: Pixels = (255 * _EIGENVECTORS @ (alphas * _EIGENVALUES)).astype(np.float32)
+    return pixels + shift
 
 
 def encode_png(pixels: NDArray[np.uint8]) -> bytes:
