@@ -39,6 +39,8 @@ class Settings:
     exchange: Choice
     data: str | None
     data_folder: Path | None
+    augment: str
+    max_corrupt: int
     classes: int | None
     image_size: int | None
     width: float
@@ -155,6 +157,8 @@ def prepare(job: Job, settings: Settings) -> Course:
             task=task,
             batch=settings.batch,
             seed=settings.seed,
+            augmentation=settings.augment,
+            max_corrupt=settings.max_corrupt,
         )
         times = timetable(
             len(data.train),

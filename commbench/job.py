@@ -48,6 +48,7 @@ class Job:
         self.size: int = comm.Get_size()
         self.host = socket.gethostname()
         self.timeout_s = timeout_s
+        self._said = False
         self.watchdog = Watchdog(timeout_s, self._expired)
         with self.watchdog.guard(f"rank {self.rank} in set-up waits for all other ranks"):
             # Of its own, so that nobody takes a rank that parts for one that comes to a meeting.
@@ -198,10 +199,13 @@ class Job:
         return handle
 
     def _say_once(self, text: str) -> None:
+        if self._said:  # a process may take its own lock again
+            return
         try:
             fcntl.flock(self._first_to_fail, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             return
+        self._said = True
         launcher.say_last_words(text)
 
     def _expired(self, what: str) -> None:

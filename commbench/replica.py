@@ -137,9 +137,9 @@ class Replica:
             and the seconds of each phase: input, forward, backward, exchange, update.
         """
         marks = [perf_counter()]
-        inputs, targets = data.batch(share)
-        inputs, targets = inputs.to(self.device), targets.to(self.device)
         keys = sample_keys(seed, epoch, share)
+        inputs, targets = data.batch(share, keys.numpy())
+        inputs, targets = inputs.to(self.device), targets.to(self.device)
         marks.append(self.now())
         self.model.train()
         self.bucket.clear()

@@ -8,6 +8,7 @@ exchange at one number of ranks gives bitwise the same weights in every run.
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import resource
@@ -30,6 +31,9 @@ from commbench.record import RunFile
 from commbench.replica import Replica
 from commbench.telemetry import PHASES, Row, Telemetry
 from commbench.workloads.data import order
+
+# In the run file, where an attribute has 64 KiB.
+_CORRUPT_NAMES = 100
 
 
 @dataclass(frozen=True)
@@ -139,6 +143,7 @@ class _Run:
         self.loss_sums: dict[int, dict[int, float]] = {}
         self.loss = self.top1 = self.top5 = math.nan
         self.told = ""
+        self.corrupt: dict[str, str] = {}
 
     def run(self) -> Outcome | None:
         """Go through all steps; returns on every rank when rank 0's file is complete."""
@@ -189,6 +194,8 @@ class _Run:
             weights_sha256=fingerprint,
             skipped_steps=int(scales[0]),
             loss_scale=float(scales[1]),
+            corrupt_samples=len(self.corrupt),
+            corrupt_names=list(self.corrupt)[:_CORRUPT_NAMES],
             peak_memory_bytes=[int(kib) * 1024 for kib in memory[:, 0]],
         )
         return self.outcome(self.file)
@@ -243,6 +250,7 @@ class _Run:
             share = order.worker_share(everything, worker, len(course.workers))
             totals = self.replica.evaluate(course.data.test, share)
         totals = job.all_sum(totals) / len(course.data.test)
+        self.gather_corrupt()
         if not np.isfinite(totals).all():
             raise UserError(
                 f"training diverged: the loss is {totals[2]} after {steps} steps; "
@@ -265,6 +273,19 @@ class _Run:
             f"epoch {epoch:.2f}: top-1 {self.top1:.2%}, top-5 {self.top5:.2%}, test loss "
             f"{totals[2]:.4f}{perplexity}, after {self.train_s:.1f} s of training"
         )
+
+    def gather_corrupt(self) -> None:
+        """Bring together which samples the ranks could not read; warn of new ones on rank 0."""
+        own = self.course.data.corrupt
+        if own is None:
+            return
+        before = set(self.corrupt)
+        for text in self.job.all_gather_text(json.dumps(own.names)):
+            self.corrupt.update(json.loads(text))
+        own.check(self.corrupt)
+        for name, reason in self.corrupt.items():
+            if self.file is not None and name not in before:
+                self.display.say(f"warning: {name} is corrupt, the next one stands in: {reason}")
 
     def check_weights(self, steps: int) -> None:
         """Compare a digest of the weights over the workers; synchronous SGD keeps them equal."""

@@ -32,14 +32,31 @@ if TYPE_CHECKING:
 @click.option(
     "--data",
     help="fashion-mnist-subset (shipped: 10,000 training and 2,000 test images), fashion-mnist "
-    "(all 70,000, from Debian's dataset-fashion-mnist or --data-folder) or synthetic (images, text "
-    "or frames, as the model takes). [default: fashion-mnist-subset; synthetic where the model "
-    "takes no images]",
+    "(all 70,000, from Debian's dataset-fashion-mnist or --data-folder), synthetic (images, text "
+    "or frames, as the model takes), or a path: a folder as ImageNet's, NAME.lmdb or NAME.h5 of "
+    "`commbench data pack`, or a folder with ptb.train.txt and ptb.test.txt. [default: "
+    "fashion-mnist-subset; synthetic where the model takes no images]",
 )
 @click.option(
     "--data-folder",
     type=click.Path(path_type=Path),
     help="Folder of the four idx files for --data fashion-mnist.",
+)
+@click.option(
+    "--augment",
+    default="caffe",
+    show_default=True,
+    metavar="NAME",
+    help="What is done to pictures from --data PATH: caffe (random crop, flip), alexnet (and "
+    "lighting), goyal (crop of random area, flip, divided by the deviation), fb-resnet (and colour "
+    "jitter and lighting) or none.",
+)
+@click.option(
+    "--max-corrupt",
+    type=click.IntRange(min=0),
+    default=20,
+    show_default=True,
+    help="So many pictures of --data PATH may be unreadable; the next one stands in for each.",
 )
 @click.option(
     "--classes",

@@ -115,3 +115,34 @@ def test_data_of_another_kind_is_refused():
     task = Task("text", classes=100, size=20)
     with pytest.raises(UserError, match=r"holds images, and the model takes text: use --data synt"):
         load_data("fashion-mnist-subset", folder=None, task=task, batch=10, seed=0)
+
+
+def ptb(folder, train="a b a\nc a <unk>\n", test="a c\nnever b\n"):
+    (folder / "ptb.train.txt").write_text(train * 40)
+    (folder / "ptb.test.txt").write_text(test * 20)
+    task = Task("text", classes=5, size=3)
+    return load_data(str(folder), folder=None, task=task, batch=4, seed=0)
+
+
+def test_ptb_files_are_read_as_in_tensorflows_tutorial(tmp_path):
+    data = ptb(tmp_path)
+    assert data.in_order
+    # By frequency, then alphabet: a 3, <eos> 2, <unk> 1, b 1, c 1 in each piece.
+    text, following = data.train.batch(np.array([0]))
+    assert text.tolist() == [[0, 3, 0]]
+    assert following.tolist() == [[3, 0, 1]]
+    text, _ = data.test.batch(np.array([0]))
+    assert text.tolist() == [[0, 4, 1, 2, 3]]
+
+
+def test_ptb_files_that_do_not_fit_are_refused(tmp_path):
+    with pytest.raises(UserError, match="has 7 words, use --classes 7 or more"):
+        ptb(tmp_path, train="d e f a b <unk>\n")
+    with pytest.raises(UserError, match=r"'never' of ptb\.test\.txt is not in ptb\.train\.txt"):
+        ptb(tmp_path, train="a b a\nc a\n")
+    (tmp_path / "ptb.test.txt").unlink()
+    task = Task("text", classes=5, size=3)
+    with pytest.raises(UserError, match=r"cannot read ptb\.test\.txt"):
+        load_data(str(tmp_path), folder=None, task=task, batch=4, seed=0)
+    with pytest.raises(UserError, match="holds text, and the model takes images"):
+        load_data(str(tmp_path), folder=None, task=Task("images", 5, 3), batch=4, seed=0)

@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 if TYPE_CHECKING:
     import torch
 
+    from commbench.workloads.data.pictures import Corrupt
+
 CHANNELS = 3
 
 
@@ -21,8 +23,14 @@ class Split(Protocol):
         """Number of samples."""
         ...
 
-    def batch(self, indices: NDArray[np.int64]) -> tuple[torch.Tensor, torch.Tensor]:
+    def batch(
+        self, indices: NDArray[np.int64], keys: NDArray[np.int64] | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """The samples at `indices` `(b,) int64`, on the CPU.
+
+        Args:
+            indices: which samples.
+            keys: `(b,) int64` of `sample_keys`, what augmentation draws from; None in a test.
 
         Returns:
             Images `(b, 3, S, S) float32`, mean-subtracted in the 0-255 range, or frames
@@ -43,6 +51,7 @@ class Dataset:
         train: what is trained on.
         test: what top-1 is measured on.
         in_order: an epoch takes the training samples by increasing index; otherwise shuffled.
+        corrupt: the samples that could not be read, where that can happen.
     """
 
     name: str
@@ -51,6 +60,7 @@ class Dataset:
     train: Split
     test: Split
     in_order: bool = False
+    corrupt: Corrupt | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,7 +84,9 @@ class GrayImages:
         """Number of samples."""
         return len(self.labels)
 
-    def batch(self, indices: NDArray[np.int64]) -> tuple[torch.Tensor, torch.Tensor]:
+    def batch(
+        self, indices: NDArray[np.int64], keys: NDArray[np.int64] | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """See `Split.batch`."""
         import torch
         from torch.nn import functional

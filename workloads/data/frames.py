@@ -35,7 +35,9 @@ class Frames:
         """Number of samples."""
         return len(self.labels)
 
-    def batch(self, indices: NDArray[np.int64]) -> tuple[torch.Tensor, torch.Tensor]:
+    def batch(
+        self, indices: NDArray[np.int64], keys: NDArray[np.int64] | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """See `Split.batch`."""
         import torch
 

@@ -11,7 +11,9 @@ that there is something to learn.
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -28,6 +30,10 @@ TRAIN_WORDS = 100_000
 TEST_WORDS = 10_000
 TEST_STREAMS = 20
 """Test samples; fixed, so that no state depends on the number of ranks."""
+
+PTB_FILES = ("ptb.train.txt", "ptb.test.txt")
+END_OF_SENTENCE = "<eos>"
+UNKNOWN = "<unk>"
 
 _TRAIN, _TEST = 6, 7  # streams of the generator
 
@@ -49,7 +55,9 @@ class Windows:
         streams, length = self.streams.shape
         return int(streams * ((length - 1) // self.words))
 
-    def batch(self, indices: NDArray[np.int64]) -> tuple[torch.Tensor, torch.Tensor]:
+    def batch(
+        self, indices: NDArray[np.int64], keys: NDArray[np.int64] | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """See `Split.batch`."""
         import torch
 
@@ -69,7 +77,9 @@ class WholeStreams:
         """Number of samples."""
         return len(self.streams)
 
-    def batch(self, indices: NDArray[np.int64]) -> tuple[torch.Tensor, torch.Tensor]:
+    def batch(
+        self, indices: NDArray[np.int64], keys: NDArray[np.int64] | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """See `Split.batch`."""
         import torch
 
@@ -126,6 +136,56 @@ def make_text(*, vocabulary: int, words: int, batch: int, seed: int) -> Dataset:
     return text_dataset(
         "synthetic",
         f"synthetic text, seed {seed}",
+        vocabulary=vocabulary,
+        words=words,
+        batch=batch,
+        train=train,
+        test=test,
+    )
+
+
+def load_ptb(folder: Path, *, vocabulary: int, words: int, batch: int) -> Dataset:
+    """The Penn Treebank in Mikolov's form: a sentence a line, words between blanks.
+
+    Words are numbered by how often they occur in the training text, ties by alphabet, as in
+    TensorFlow's tutorial; a line ends in "<eos>". `ptb.valid.txt` is not read: recipes are fixed,
+    so nothing is chosen by it.
+
+    Raises:
+        UserError: a file is missing, there are more words than `vocabulary`, or a word of the test
+            text is not in the training text, nor is "<unk>".
+    """
+    texts = []
+    for name in PTB_FILES:
+        try:
+            lines = (folder / name).read_text().splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            raise UserError(
+                f"{folder}: cannot read {name}: text is a folder with {' and '.join(PTB_FILES)}"
+            ) from error
+        texts.append([word for line in lines for word in (*line.split(), END_OF_SENTENCE)])
+    counts = Counter(texts[0])
+    ordered = sorted(counts, key=lambda word: (-counts[word], word))
+    if len(ordered) > vocabulary:
+        raise UserError(
+            f"vocabulary {vocabulary}: {folder} has {len(ordered)} words, use --classes "
+            f"{len(ordered)} or more"
+        )
+    numbers = {word: number for number, word in enumerate(ordered)}
+    missing = next((word for word in texts[1] if word not in numbers), None)
+    if missing is not None and UNKNOWN not in numbers:
+        raise UserError(
+            f"{folder}: {missing!r} of {PTB_FILES[1]} is not in {PTB_FILES[0]}, nor is {UNKNOWN}"
+        )
+    train, test = (
+        np.array([numbers.get(word, numbers.get(UNKNOWN, 0)) for word in text], np.int64)
+        for text in texts
+    )
+    if len(test) < 2 * TEST_STREAMS:
+        raise UserError(f"{folder}: {len(test)} words of test text, {2 * TEST_STREAMS} at least")
+    return text_dataset(
+        str(folder),
+        f"text from {folder}, {len(ordered)} words",
         vocabulary=vocabulary,
         words=words,
         batch=batch,
