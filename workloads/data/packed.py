@@ -146,7 +146,7 @@ class PackedSource:
 
     def changed(self, index: int, data: bytes) -> bool:
         """Whether these are other bytes than those that were packed."""
-        return digest(data) != self.digests[index].tobytes()
+        return bool(digest(data) != self.digests[index].tobytes())
 
     def read(self, index: int) -> bytes:
         """See `Source.read`."""
