@@ -159,8 +159,13 @@ class MPITransport:
 
     def scratch(self, count: int) -> Array:
         """A wire array to receive into."""
-        free = self._scratch.get(count)
-        return free.pop() if free else self.arrays.wire_empty(count)
+        free = self._scratch.setdefault(count, [])
+        if not free:
+            # NumPy asks for huge pages from 4 MiB on: by those, long segments are added faster.
+            several = 4 if count * self.arrays.kind.itemsize >= SEGMENT_BYTES else 1
+            block = self.arrays.wire_empty(several * count)
+            free += [block[index * count : (index + 1) * count] for index in range(several)]
+        return free.pop()
 
     def recycle(self, scratch: Array) -> None:
         """Keep a finished message's wire array for the next of its length."""
