@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from commbench import launcher
 from commbench.errors import EXIT_BUG, EXIT_USER, UserError
-from commbench.transport.waiting import PeerTimeout, Watchdog, wait_until
+from commbench.transport.waiting import PeerTimeout, Watchdog, wait_until, wake_promptly
 
 if TYPE_CHECKING:
     from mpi4py import MPI
@@ -49,6 +49,7 @@ class Job:
         self.host = socket.gethostname()
         self.timeout_s = timeout_s
         self._said = False
+        wake_promptly()
         self.watchdog = Watchdog(timeout_s, self._expired)
         with self.watchdog.guard(f"rank {self.rank} in set-up waits for all other ranks"):
             # Of its own, so that nobody takes a rank that parts for one that comes to a meeting.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import threading
 import time
@@ -15,6 +16,10 @@ _YIELDS = 200
 _FIRST_SLEEP_S = 20e-6
 _SHORT_WAIT_SLEEP_S = 1e-3
 _LONGEST_SLEEP_S = 50e-3
+
+
+# Of Linux's prctl: by how much the kernel may put off the end of a sleep.
+_PR_SET_TIMERSLACK = 29
 
 
 class PeerTimeout(Exception):  # noqa: N818
@@ -40,6 +45,17 @@ def wait_until(ready: Callable[[], bool], timeout_s: float, waiting_for: Callabl
         time.sleep(pause)
         longest = min(_LONGEST_SLEEP_S, max(_SHORT_WAIT_SLEEP_S, waited_s / 10))
         pause = min(2 * pause, longest)
+
+
+def wake_promptly() -> None:
+    """Let this thread's sleeps, and those of threads it starts, end when they are over.
+
+    Linux puts them off by 50 microseconds, to wake several processes at once: more than twice the
+    first sleep of a wait.
+    """
+    prctl = getattr(ctypes.CDLL(None), "prctl", None)
+    if prctl:
+        prctl(_PR_SET_TIMERSLACK, ctypes.c_ulong(1), 0, 0, 0)
 
 
 class Watchdog:
