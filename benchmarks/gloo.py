@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import os
+import shutil
 import tempfile
 from collections.abc import Callable
 from datetime import timedelta
@@ -41,7 +43,8 @@ class Gloo:
             world_size=job.size,
             timeout=timedelta(seconds=job.timeout_s),
         )
-        self._folder = Path(folder) if job.rank == 0 else None
+        self._job = job
+        self._folder = folder
 
     def summing(self, buffer: NDArray[Any]) -> Callable[[], None]:
         """The exchange that sums ``buffer`` ``(n,)`` in place: a tensor of the same memory."""
@@ -57,7 +60,8 @@ class Gloo:
         """Disconnect; collective."""
         self._distributed.barrier()
         self._distributed.destroy_process_group()
-        if self._folder:
-            for path in self._folder.iterdir():
-                path.unlink(missing_ok=True)
-            self._folder.rmdir()
+        # A store opens its file once more as it goes, and dies of not finding it.
+        gc.collect()
+        self._job.barrier()
+        if self._job.rank == 0:
+            shutil.rmtree(self._folder, ignore_errors=True)

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from commbench import launcher
 from commbench.errors import EXIT_BUG, EXIT_USER, UserError
-from commbench.transport.waiting import PeerTimeout, Watchdog, wait_until, wake_promptly
+from commbench.transport.waiting import PeerTimeout, Watchdog, share_cores, wait_until
 
 if TYPE_CHECKING:
     from mpi4py import MPI
@@ -49,7 +49,6 @@ class Job:
         self.host = socket.gethostname()
         self.timeout_s = timeout_s
         self._said = False
-        wake_promptly()
         self.watchdog = Watchdog(timeout_s, self._expired)
         with self.watchdog.guard(f"rank {self.rank} in set-up waits for all other ranks"):
             # Of its own, so that nobody takes a rank that parts for one that comes to a meeting.
@@ -57,6 +56,7 @@ class Job:
             self.node = comm.Split_type(_shared_type())
             self.local_rank: int = self.node.Get_rank()
             self.local_size: int = self.node.Get_size()
+            share_cores(self.local_size)
             self._first_to_fail = self._open_lock()
 
     def barrier(self) -> None:

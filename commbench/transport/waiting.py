@@ -8,11 +8,15 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 
 # Many ranks share few cores on a workstation. A short wait only gives way to the other ranks; a
 # longer one sleeps, ever longer, so that a hundred waiting ranks leave the cores to the others: a
 # millisecond, and once it has lasted, a tenth of its own length.
-_YIELDS = 200
+_FEWEST_YIELDS = 200
+# A rank that sleeps does not feed the library, which moves long messages piece by piece; so with a
+# core to itself it stays awake for about two milliseconds.
+_MOST_YIELDS = 4000
 _FIRST_SLEEP_S = 20e-6
 _SHORT_WAIT_SLEEP_S = 1e-3
 _LONGEST_SLEEP_S = 50e-3
@@ -20,6 +24,16 @@ _LONGEST_SLEEP_S = 50e-3
 
 # Of Linux's prctl: by how much the kernel may put off the end of a sleep.
 _PR_SET_TIMERSLACK = 29
+
+
+@dataclass
+class _Manners:
+    """How often a wait of this process gives way before it sleeps."""
+
+    yields: int = _FEWEST_YIELDS
+
+
+_manners = _Manners()
 
 
 class PeerTimeout(Exception):  # noqa: N818
@@ -32,7 +46,7 @@ def wait_until(ready: Callable[[], bool], timeout_s: float, waiting_for: Callabl
     Raises:
         PeerTimeout: after `timeout_s` seconds, saying what `waiting_for` tells.
     """
-    for _ in range(_YIELDS):
+    for _ in range(_manners.yields):
         if ready():
             return
         os.sched_yield()
@@ -47,12 +61,15 @@ def wait_until(ready: Callable[[], bool], timeout_s: float, waiting_for: Callabl
         pause = min(2 * pause, longest)
 
 
-def wake_promptly() -> None:
-    """Let this thread's sleeps, and those of threads it starts, end when they are over.
+def share_cores(ranks: int) -> None:
+    """Suit this process's waits to so many ranks on its node.
 
-    Linux puts them off by 50 microseconds, to wake several processes at once: more than twice the
-    first sleep of a wait.
+    The fewer cores there are for them, the sooner a wait sleeps. And sleeps end when they are over:
+    Linux puts that off by 50 microseconds, to wake several processes at once, which is more than
+    twice the first sleep of a wait.
     """
+    cores = len(os.sched_getaffinity(0))
+    _manners.yields = max(_FEWEST_YIELDS, _MOST_YIELDS * cores // max(cores, ranks))
     prctl = getattr(ctypes.CDLL(None), "prctl", None)
     if prctl:
         prctl(_PR_SET_TIMERSLACK, ctypes.c_ulong(1), 0, 0, 0)
