@@ -41,9 +41,7 @@ def measure(job: Job, options: dict[str, Any]) -> None:
     best = job.on_root(lambda: best_of_ours(options["tuned"], sizes))
     field = Field(job, arrays, max(sizes) // arrays.kind.itemsize, auto=auto)
     facts = {**options, "sizes": sizes, "best": best, "auto": auto}
-    made: list[RunFile] = []
-    job.on_root(lambda: made.append(_create(field, facts)))
-    file = made[0] if made else None
+    file = job.keep_on_root(lambda: _create(field, facts))
     wrong = 0
     for index in range(len(sizes)):
         size = _Size(field, sizes[index], index, file)

@@ -61,10 +61,8 @@ def _run(job: Job, options: dict[str, Any]) -> None:
     job.barrier()
     launched = options["launched"] or math.nan
     starts = {"start_mpi_s": in_mpi - launched, "start_s": time() - launched}
-    made: list[Any] = []
     specs = [choice.spec for choice in choices]
-    job.on_root(lambda: made.append(_create(job, transport.name, specs, options, starts)))
-    file = made[0] if made else None
+    file = job.keep_on_root(lambda: _create(job, transport.name, specs, options, starts))
     for index, choice in enumerate(choices):
         schedule = plans.own[choice.for_bytes(4 * count, job.size).spec]
         exchange = Exchange(schedule, buffer, transport, timeout_s=job.timeout_s)

@@ -20,7 +20,7 @@ import math
 from collections.abc import Iterator, Sequence
 from fractions import Fraction
 
-from commbench.load import by_library
+from commbench.load import by_library, workers_of
 from commbench.matching import Message, ProofError, Value
 from commbench.proof import Counts, Play, prove
 from commbench.schedule import Op, Piece, Recv, Round, Schedule, Send
@@ -84,7 +84,7 @@ def prove_gathered(schedules: Sequence[Schedule]) -> Counts:
     Raises:
         ProofError: as `commbench.proof.prove`, or a slot is missing or mixed up.
     """
-    workers = [rank for rank, schedule in enumerate(schedules) if schedule.contributes]
+    workers = workers_of(schedules)
     slots = slot_count(len(workers))
     play = Play(schedules, [Fraction(slot, slots) for slot in range(slots)])
     owners = [workers[slot] if slot < len(workers) else None for slot in range(slots)]
@@ -111,7 +111,7 @@ class _Replay(Play):
 
     def __init__(self, schedules: Sequence[Schedule]) -> None:
         super().__init__(schedules)
-        workers = [rank for rank, schedule in enumerate(schedules) if schedule.contributes]
+        workers = workers_of(schedules)
         self.slots = slot_count(len(workers))
         self.slot_of = {rank: slot for slot, rank in enumerate(workers)}
         # For each rank and part, whose slots are there by now.

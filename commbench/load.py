@@ -9,6 +9,11 @@ from fractions import Fraction
 from commbench.schedule import AllReduce, Schedule, Traffic, traffic
 
 
+def workers_of(schedules: Sequence[Schedule]) -> list[int]:
+    """The ranks that bring a gradient; the others only serve."""
+    return [rank for rank, schedule in enumerate(schedules) if schedule.contributes]
+
+
 def by_library(schedules: Sequence[Schedule]) -> bool:
     """Whether the library's own all-reduce has a part in it: nobody knows what that moves."""
     steps = (step for schedule in schedules for step in schedule.rounds)

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from commbench.job import Job
+from commbench.load import workers_of
 from commbench.registry import Choice, parse_exchange
 from commbench.schedule import Schedule
 from commbench.verify import require_proof
@@ -43,10 +44,7 @@ def plan_all(job: Job, choices: Iterable[Choice]) -> Plans:
     def make() -> dict[str, list[int]]:
         everyone.update(make_all(choices, job.size))
         prove_all(everyone)
-        return {
-            spec: [rank for rank, schedule in enumerate(schedules) if schedule.contributes]
-            for spec, schedules in everyone.items()
-        }
+        return {spec: workers_of(schedules) for spec, schedules in everyone.items()}
 
     workers = job.on_root(make)
     own = {
@@ -64,12 +62,11 @@ def make_all(choices: Iterable[Choice], size: int) -> dict[str, list[Schedule]]:
         UserError: a topology refuses this size, or the parts of a choice do not have the same
             workers.
     """
-    plans = {}
+    plans: dict[str, list[Schedule]] = {}
     for choice in choices:
-        if not choice.plain:
-            choice.workers(size)
-        for part in choice.parts(size):
-            plans[part.spec] = part.schedules(size)
+        parts = {part.spec: part.schedules(size) for part in choice.parts(size)}
+        choice.same_workers(parts)
+        plans.update(parts)
     return plans
 
 

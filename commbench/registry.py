@@ -19,6 +19,7 @@ from types import ModuleType, SimpleNamespace
 from commbench import spec as spec_text
 from commbench.errors import UserError
 from commbench.groups import Groups
+from commbench.load import workers_of
 from commbench.msccl import read
 from commbench.schedule import ClosedForm, Schedule
 from commbench.units import Bytes
@@ -137,16 +138,19 @@ class Choice:
         Raises:
             UserError: the parts of a choice by size do not have the same workers.
         """
-        first, *others = self.parts(size)
-        plans = first.schedules(size)
-        workers = [rank for rank, schedule in enumerate(plans) if schedule.contributes]
+        return self.same_workers({part.spec: part.schedules(size) for part in self.parts(size)})
+
+    def same_workers(self, parts: Mapping[str, Sequence[Schedule]]) -> list[int]:
+        """As `workers`, of schedules that are made already: all ranks', by the part's spec."""
+        workers = {spec: workers_of(schedules) for spec, schedules in parts.items()}
+        first, *others = workers
         for other in others:
-            if other.workers(size) != workers:
+            if workers[other] != workers[first]:
                 raise UserError(
-                    f"--exchange {self.spec}: {first.spec} and {other.spec} do not have the same "
+                    f"--exchange {self.spec}: {first} and {other} do not have the same "
                     "workers, and a rank either has data or not: use a server in both or neither"
                 )
-        return workers
+        return workers[first]
 
     def closed_form(self, size: int) -> ClosedForm | None:
         """The topology's textbook cost, or None where it states none."""

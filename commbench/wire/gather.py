@@ -19,19 +19,20 @@ def gather_plans(job: Job, plans: Plans) -> Plans:
     Raises:
         UserError: on every rank, if a schedule is wrong.
     """
-    everyone: dict[str, list[Schedule]] = {}
 
-    def make() -> None:
+    def make() -> dict[str, list[Schedule]]:
+        made = {}
         for spec, schedules in plans.everyone.items():
             if by_library(schedules) or not all(one.reduces for one in schedules):
                 continue
             try:
-                everyone[spec] = gathered(schedules)
-                prove_gathered(everyone[spec])
+                made[spec] = gathered(schedules)
+                prove_gathered(made[spec])
             except ProofError as error:
                 raise UserError(f"--exchange {spec} cannot be gathered: {error}") from error
+        return made
 
-    job.on_root(make)
+    everyone = job.keep_on_root(make) or {}
     shares = [{spec: one[rank] for spec, one in everyone.items()} for rank in range(job.size)]
     own = job.scatter(shares if job.rank == 0 else None)
     return Plans(own, plans.workers, everyone)
