@@ -50,7 +50,7 @@ def command(name: str, plot: Path | None, as_json: bool, **numbers: Any) -> None
     \b
       commbench recipe goyal-resnet50 --batch-size 8192 --plot goyal.png
 
-    NAME may be the path of a TOML file; docs/RECIPES.md tells its keys.
+    NAME may be the path of a TOML file; docs/RECIPES.md tells its keys. NAME@key=value changes one.
     """
     if name == "list":
         if plot or any(numbers.values()):

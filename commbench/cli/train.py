@@ -99,7 +99,8 @@ if TYPE_CHECKING:
     default="firecaffe-nin",
     show_default=True,
     help="Preset (`commbench recipe` lists them), or a TOML file: optimizer, learning rate by "
-    "batch and step, momentum, weight decay. Its schedule is scaled to the length of the run.",
+    "batch and step, momentum, weight decay. Its schedule is scaled to the length of the run. "
+    "NAME@key=value changes a key, such as @optimizer.nesterov=false; @warmup= drops one.",
 )
 @click.option(
     "--lr",

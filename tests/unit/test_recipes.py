@@ -197,3 +197,35 @@ def test_every_shipped_recipe_loads():
         assert recipe.name == name
         plan = recipe.plan(256, 100)
         assert plan.lr(0) >= 0 < plan.lr(1)
+
+
+def test_keys_are_changed_by_name():
+    recipe = load_recipe(
+        "goyal-resnet50@warmup=@lr_scaling=none@schedule.at=[10, 20]@optimizer.nesterov=false"
+    )
+    shipped = load_recipe("goyal-resnet50")
+    assert shipped.warmup.length == 5 and recipe.warmup.length == 0
+    assert recipe.decay.at == (10, 20)
+    assert recipe.base_lr(8192) == shipped.reference_lr
+    assert shipped.optimizer.nesterov and not recipe.optimizer.nesterov
+    assert recipe.name.startswith("goyal-resnet50@warmup=@")
+    # A table that was not there, and a string without quotes.
+    grown = load_recipe("legw-lstm-mnist@batch.at=[5]@batch.factor=2@warmup.kind=quadratic")
+    assert (grown.growth.factor, grown.warmup.kind) == (2, "quadratic")
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ("momentun=0.9", "unknown key momentun: use .*momentum"),
+        ("schedule.kid=step", r"unknown key schedule\.kid"),
+        ("lr_scaling=cubic", "lr_scaling = 'cubic': must be one of linear"),
+        ("momentum.x=1", r"cannot change momentum\.x: momentum is not a table"),
+        ("clip_norm=", "cannot drop clip_norm"),
+        ("momentum=", "key momentum is missing"),
+        ("momentum", "is not of the form option=value"),
+    ],
+)
+def test_impossible_changes_are_refused(changes, told):
+    with pytest.raises(UserError, match=told):
+        load_recipe(f"goyal-resnet50@{changes}")

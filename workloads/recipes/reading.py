@@ -1,4 +1,4 @@
-"""Recipes from TOML files, every key checked."""
+"""Recipes from TOML files, every key checked, single ones changed on the way."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
+from commbench import spec
 from commbench.errors import UserError
 from commbench.workloads.recipes.rates import DECAYS, WARMUPS, Decay, Growth, Warmup
 from commbench.workloads.recipes.recipe import (
@@ -27,15 +28,19 @@ def recipe_names() -> list[str]:
     return sorted(path.stem for path in _FOLDER.glob("*.toml"))
 
 
-def load_recipe(name_or_path: str) -> Recipe:
+def load_recipe(text: str) -> Recipe:
     """Reads a shipped recipe by name, or any recipe by the path of its TOML file.
 
-    Anything ending in `.toml` or holding a path separator is a path.
+    Args:
+        text: the name or path, and keys to change: ``goyal-resnet50@warmup.kind=constant``, with
+            nothing after the = to drop a key or a table. Anything ending in `.toml` or holding a path
+            separator is a path; in it, a backslash stands before each @.
 
     Raises:
         UserError: for an unknown name, an unreadable file, or an unknown key, a missing key or an
             impossible value in it; the line names file, key and choices.
     """
+    name_or_path, changes = spec.split("--recipe", text)
     if name_or_path.endswith(".toml") or os.sep in name_or_path:
         path = Path(name_or_path)
     elif name_or_path in recipe_names():
@@ -45,7 +50,10 @@ def load_recipe(name_or_path: str) -> Recipe:
             f"unknown recipe {name_or_path!r}: choose from {', '.join(recipe_names())}, "
             "or give the path of a .toml file"
         )
-    return _recipe(path.stem, read_toml(path))
+    table = read_toml(path)
+    for key, value in changes.items():
+        table.change(key, value)
+    return _recipe(spec.join(path.stem, changes), table)
 
 
 def _recipe(name: str, table: Table) -> Recipe:

@@ -37,6 +37,28 @@ class Table:
         self._values = values
         self._asked: list[str] = []
 
+    def change(self, key: str, text: str) -> None:
+        """Set a key, ``schedule.kind`` for one of a table inside, before anything is read.
+
+        Args:
+            key: of any level; what is no key is complained of when all are read.
+            text: the value as in TOML, quotes of a string left out; "" to drop the key.
+
+        Raises:
+            UserError: where the key belongs to something that is not a table, or there is nothing
+                to drop.
+        """
+        *outer, last = key.split(".")
+        values = self._values
+        for name in outer:
+            values = values.setdefault(name, {})
+            if not isinstance(values, dict):
+                raise UserError(f"{self._file}: cannot change {key}: {name} is not a table")
+        if text:
+            values[last] = _parsed(text)
+        elif values.pop(last, None) is None:
+            raise UserError(f"{self._file}: cannot drop {key}: there is no such key")
+
     def text(self, key: str, *, default: str | None = None) -> str:
         """A string."""
         value = self._take(key, default)
@@ -156,6 +178,14 @@ class Table:
 
     def _wrong(self, key: str, value: object, allowed: str) -> UserError:
         return UserError(f"{self._file}: {self._prefix}{key} = {value!r}: must be {allowed}")
+
+
+def _parsed(text: str) -> Any:
+    """A value of TOML, or the text itself where it is none."""
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
 
 
 def _is_whole(value: object) -> bool:
