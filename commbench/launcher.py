@@ -12,6 +12,11 @@ _RANK_VARIABLES = ("PMI_RANK", "OMPI_COMM_WORLD_RANK", "PMIX_RANK", "SLURM_PROCI
 _READ_WITHIN_S = 2.0
 
 
+def is_launched() -> bool:
+    """Whether a launcher such as mpirun started this process."""
+    return any(os.environ.get(name, "").isdigit() for name in _RANK_VARIABLES)
+
+
 def launched_rank() -> int:
     """This process's rank in its job; 0 when it was started without a launcher."""
     for name in _RANK_VARIABLES:

@@ -107,13 +107,14 @@ def write(report: Report, path: Path, title: str | None, size: int | None) -> No
     _save(lambda: compose(report, title, size), path)
 
 
-def write_panel(draw: Callable[[Any], None], path: Path) -> None:
-    """Draw one panel into the file at `path`, whole or not at all.
+def write_row(draws: Sequence[Callable[[Any], None]], path: Path) -> None:
+    """Draw panels side by side into the file at `path`, whole or not at all.
 
     Raises:
         UserError: the file cannot be written.
     """
-    _write_panels([draw], path, _PANEL_INCHES)
+    width, height = _PANEL_INCHES
+    _write_panels(draws, path, (width * len(draws), height), shape=(1, len(draws)))
 
 
 def write_column(draws: Sequence[Callable[[Any], None]], path: Path) -> None:
@@ -123,11 +124,15 @@ def write_column(draws: Sequence[Callable[[Any], None]], path: Path) -> None:
         UserError: the file cannot be written.
     """
     width, height = _PANEL_INCHES
-    _write_panels(draws, path, (width, height * len(draws) / 2))
+    _write_panels(draws, path, (width, height * len(draws) / 2), shape=(len(draws), 1))
 
 
 def _write_panels(
-    draws: Sequence[Callable[[Any], None]], path: Path, inches: tuple[float, float]
+    draws: Sequence[Callable[[Any], None]],
+    path: Path,
+    inches: tuple[float, float],
+    *,
+    shape: tuple[int, int],
 ) -> None:
     def compose_panels() -> Figure:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -135,8 +140,8 @@ def _write_panels(
 
         figure = Figure(figsize=inches, layout="constrained")
         FigureCanvasAgg(figure)
-        axes = figure.subplots(len(draws), 1, sharex=True, squeeze=False)[:, 0]
-        for draw, panel in zip(draws, axes, strict=True):
+        axes = figure.subplots(*shape, sharex=shape[1] == 1, squeeze=False)
+        for draw, panel in zip(draws, axes.flat, strict=True):
             draw(panel)
         return figure
 

@@ -3,22 +3,24 @@
 A file `firecaffe_table1.py` in this folder is the reproduction `firecaffe-table1`. It has
 
 - a docstring, of which the first line tells what it reproduces, and from which paper;
-- `NEEDS`, a phrase: what it takes, such as "nothing, and two seconds" or "run files of a sweep";
-- `run(files: Sequence[Path]) -> Outcome`, where the files are those of the command line; it raises
-  UserError for files that it cannot use;
-- if it is a figure as well, `draw(axes, outcome)`, which draws it on matplotlib's axes.
+- `NEEDS`, a phrase: what it takes, such as "nothing, and two seconds" or "ten minutes on two cores".
+
+A table that is counted has `run() -> Outcome`. One that trains has
+
+- `experiment(quick: bool) -> Experiment`: what to train;
+- `judge(results: Results) -> Outcome`: what came out, and which effects show;
+- `panels(results: Results) -> list[Callable[[axes], None]]`: draws it with matplotlib.
 """
 
 from __future__ import annotations
 
 import importlib
 import pkgutil
-from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from types import ModuleType
 
 from commbench.errors import UserError
+from commbench.experiments import Finding, Results
 
 
 @dataclass(frozen=True)
@@ -28,10 +30,11 @@ class Cell:
     Attributes:
         row: what it is about, such as a network.
         column: the quantity, with its unit.
-        ours: our value.
+        ours: our value; of several seeds the mean.
         printed: the paper's; None where it has none.
         band: relative deviation allowed; None for a number that is told but not judged.
         note: why it is not judged, or what else there is to know.
+        low, high: the range over the seeds; None without.
     """
 
     row: str
@@ -40,6 +43,8 @@ class Cell:
     printed: float | None = None
     band: float | None = None
     note: str = ""
+    low: float | None = None
+    high: float | None = None
 
     @property
     def deviation(self) -> float | None:
@@ -63,17 +68,20 @@ class Outcome:
         source: of the paper.
         cells: all numbers, row by row.
         notes: what holds for all of them.
+        findings: effects that the paper claims, and whether they show.
     """
 
     title: str
     source: str
     cells: tuple[Cell, ...]
     notes: tuple[str, ...] = ()
+    findings: tuple[Finding, ...] = ()
 
     @property
     def passed(self) -> bool:
-        """Whether every judged number lies in its band."""
-        return all(cell.passed is not False for cell in self.cells)
+        """Whether every judged number lies in its band, and every expected effect shows."""
+        numbers = all(cell.passed is not False for cell in self.cells)
+        return numbers and all(finding.passed for finding in self.findings)
 
 
 def reproduction_names() -> list[str]:
@@ -94,11 +102,20 @@ def load_reproduction(name: str) -> ModuleType:
     return importlib.import_module(f"{__name__}.{name.replace('-', '_')}")
 
 
-def refuse_files(name: str, files: Sequence[Path]) -> None:
-    """For a reproduction that takes no files.
-
-    Raises:
-        UserError: if there are any.
-    """
-    if files:
-        raise UserError(f"{name} needs no files: drop {', '.join(map(str, files))}")
+def score_cells(results: Results, column: str = "top-1 (%)") -> tuple[Cell, ...]:
+    """The final accuracy of every variant, with the seeds' range."""
+    cells = []
+    for variant in results.variants:
+        runs, scores = results.of(variant), results.scores(variant)
+        diverged = sum(run.diverged for run in runs)
+        cells.append(
+            Cell(
+                variant,
+                column,
+                float(scores.mean()),
+                note=f"{diverged} of {len(runs)} diverged" if diverged else "",
+                low=float(scores.min()),
+                high=float(scores.max()),
+            )
+        )
+    return tuple(cells)

@@ -6,11 +6,10 @@ network training on compute clusters" (CVPR 2016).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
-from commbench.reproduce import Cell, Outcome, refuse_files
+from commbench.reproduce import Cell, Outcome
 
 NEEDS = "nothing: counted from the layers' shapes in a few seconds"
 
@@ -66,9 +65,8 @@ ROWS = (
 )
 
 
-def run(files: Sequence[Path] = ()) -> Outcome:
+def run() -> Outcome:
     """Counts every network and sets it beside the printed row."""
-    refuse_files("firecaffe-table1", files)
     return Outcome(
         title=f"FireCaffe, Table 1: batch {BATCH}, forward and backward",
         source="Iandola et al., CVPR 2016",

@@ -1,0 +1,5 @@
+"""`python -m commbench` is `commbench`."""
+
+from commbench.cli import main
+
+main()
