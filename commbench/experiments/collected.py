@@ -76,8 +76,10 @@ def read(path: Path, name: str) -> Results:
                 seed=int(seed),
                 command=str(texts["command"][row]),
                 diverged=bool(diverged[row]),
+                chance=float(numbers["chance"][row]),
                 **{key: values[row][done] for key, values in curves.items()},
-                **{key: float(values[row]) for key, values in numbers.items()},
+                train_s=float(numbers["train_s"][row]),
+                images_per_s=float(numbers["images_per_s"][row]),
                 facts={
                     str(fact): float(value)
                     for fact, value in zip(names, table[row], strict=True)

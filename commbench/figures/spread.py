@@ -17,7 +17,7 @@ _MARKERS = "os^DvPX"
 
 def draw_sweep(
     axes: Any,
-    series: Mapping[str, Mapping[float, NDArray[np.float64]]],
+    series: Mapping[str, Mapping[Any, NDArray[np.float64]]],
     *,
     title: str,
     x: str,

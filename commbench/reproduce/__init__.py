@@ -3,7 +3,7 @@
 A file `firecaffe_table1.py` in this folder is the reproduction `firecaffe-table1`. It has
 
 - a docstring, of which the first line tells what it reproduces, and from which paper;
-- `NEEDS`, a phrase: what it takes, such as "nothing, and two seconds" or "ten minutes on two cores".
+- `NEEDS`, a phrase: what it takes, such as "nothing, and two seconds" or "a quarter of an hour".
 
 A table that is counted has `run() -> Outcome`. One that trains has
 

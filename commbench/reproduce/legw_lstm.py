@@ -104,9 +104,9 @@ def panels(results: Results) -> list[Callable[[Any], None]]:
     ]
 
 
-def _series(results: Results) -> dict[str, dict[float, Any]]:
+def _series(results: Results) -> dict[str, dict[int, Any]]:
     """Scores by method and batch; at 128 linear scaling is the fixed rate."""
-    series: dict[str, dict[float, Any]] = {method: {} for method in METHODS}
+    series: dict[str, dict[int, Any]] = {method: {} for method in METHODS}
     for variant in results.variants:
         method, batch = variant.rsplit("-", 1)
         series[method][int(batch)] = results.scores(variant)

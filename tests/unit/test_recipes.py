@@ -204,10 +204,12 @@ def test_keys_are_changed_by_name():
         "goyal-resnet50@warmup=@lr_scaling=none@schedule.at=[10, 20]@optimizer.nesterov=false"
     )
     shipped = load_recipe("goyal-resnet50")
-    assert shipped.warmup.length == 5 and recipe.warmup.length == 0
+    assert shipped.warmup.length == 5
+    assert recipe.warmup.length == 0
     assert recipe.decay.at == (10, 20)
     assert recipe.base_lr(8192) == shipped.reference_lr
-    assert shipped.optimizer.nesterov and not recipe.optimizer.nesterov
+    assert shipped.optimizer.nesterov
+    assert not recipe.optimizer.nesterov
     assert recipe.name.startswith("goyal-resnet50@warmup=@")
     # A table that was not there, and a string without quotes.
     grown = load_recipe("legw-lstm-mnist@batch.at=[5]@batch.factor=2@warmup.kind=quadratic")

@@ -33,8 +33,8 @@ def load_recipe(text: str) -> Recipe:
 
     Args:
         text: the name or path, and keys to change: ``goyal-resnet50@warmup.kind=constant``, with
-            nothing after the = to drop a key or a table. Anything ending in `.toml` or holding a path
-            separator is a path; in it, a backslash stands before each @.
+            nothing after the = to drop a key or a table. Anything ending in `.toml` or holding a
+            path separator is a path; in it, a backslash stands before each @.
 
     Raises:
         UserError: for an unknown name, an unreadable file, or an unknown key, a missing key or an
