@@ -86,7 +86,12 @@ class Backprop:
         self._now = now
 
     def run(
-        self, inputs: torch.Tensor, targets: torch.Tensor, keys: torch.Tensor, global_batch: int
+        self,
+        inputs: torch.Tensor,
+        targets: torch.Tensor,
+        keys: torch.Tensor,
+        global_batch: int,
+        before_last: Callable[[], None] | None = None,
     ) -> tuple[torch.Tensor, list[float]]:
         """Add the gradient of the loss, scaled, to `.grad`.
 
@@ -95,6 +100,7 @@ class Backprop:
             targets: ``(b, ...)``.
             keys: ``(b,)`` of dropout.
             global_batch: what sums over samples are divided by, so that ranks' sums are the mean.
+            before_last: called before the backward pass that completes the gradient.
 
         Returns:
             The sum of the losses, and the seconds of the forward and backward passes.
@@ -109,6 +115,8 @@ class Backprop:
             with torch.autocast(inputs.device.type, self._type, enabled=self._type is not None):
                 loss = self.model.loss_sum(inputs[first:last], targets[first:last])
             middle = self._now()
+            if before_last and part == self.parts - 1:
+                before_last()
             (loss * (self.scale.value / global_batch)).backward()  # type: ignore[no-untyped-call]
             total += loss.detach()
             end = self._now()

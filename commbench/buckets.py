@@ -1,63 +1,175 @@
-"""Gradients in flat buckets: an exchange sums one contiguous buffer, not two dozen tensors."""
+"""Gradients in flat buckets: an exchange sums one contiguous buffer, not two dozen tensors.
+
+All gradients lie side by side in one buffer, last layer first as backward finishes them, and a
+bucket is a part of it. Few large buckets cost few messages; many small ones are ready early, and
+are exchanged while backward goes on. Sources: Li et al., "PyTorch distributed" (VLDB 2020), section
+3.2.2, for buckets by size; Jia et al., "Highly scalable deep learning training system with mixed
+precision" (2018), section 3.3, for AlexNet's two.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import accumulate, pairwise
 
 import torch
+
+from commbench.errors import UserError
+from commbench.units import Bytes
+
+DEFAULT_FUSION = "16M"
+
+
+@dataclass(frozen=True)
+class Fusion:
+    """Which gradients travel together.
+
+    Attributes:
+        nbytes: a bucket is closed once it has so many; 0 for a bucket of each tensor, None for one
+            bucket of all.
+        first: two buckets instead: the first so many of the model's tensors, and before them, as
+            backward comes to them, all others; None for buckets by size.
+    """
+
+    nbytes: int | None = None
+    first: int | None = None
+
+    @property
+    def spec(self) -> str | None:
+        """What `--fusion-bytes` says for it; None of a split."""
+        if self.first is not None:
+            return None
+        return "all" if self.nbytes is None else str(Bytes(self.nbytes)) if self.nbytes else "none"
+
+    def cut(self, sizes: Sequence[int]) -> list[int]:
+        """How many tensors each bucket has.
+
+        Args:
+            sizes: bytes of the tensors' gradients, as backward finishes them.
+
+        Raises:
+            UserError: a split that leaves nothing on one side.
+        """
+        if self.first is not None:
+            if not 0 < self.first < len(sizes):
+                raise UserError(
+                    f"--fusion-split {self.first}: the model has {len(sizes)} tensors; give a "
+                    f"number from 1 to {len(sizes) - 1}"
+                )
+            return [len(sizes) - self.first, self.first]
+        counts, gathered = [0], 0
+        for size in sizes:
+            if counts[-1] and self.nbytes is not None and gathered >= self.nbytes:
+                counts.append(0)
+                gathered = 0
+            counts[-1] += 1
+            gathered += size
+        return counts
+
+
+def parse_fusion(nbytes: str | None, split: int | None) -> Fusion:
+    """What `--fusion-bytes` and `--fusion-split` ask for.
+
+    Raises:
+        UserError: both are given, or no size.
+    """
+    if split is not None:
+        if nbytes is not None:
+            raise UserError("--fusion-bytes and --fusion-split: give one of the two")
+        return Fusion(first=split)
+    nbytes = nbytes or DEFAULT_FUSION
+    if nbytes == "all":
+        return Fusion()
+    if nbytes == "none":
+        return Fusion(nbytes=0)
+    try:
+        return Fusion(nbytes=Bytes(nbytes))
+    except ValueError as error:
+        raise UserError(
+            f"--fusion-bytes {nbytes}: give a size such as 16M, none (a bucket for each tensor) or "
+            "all (one bucket)"
+        ) from error
+
+
+WHOLE = Fusion()
+"""One bucket."""
 
 
 @dataclass(frozen=True, eq=False)
 class Bucket:
-    """Some parameters whose gradients lie side by side in one buffer.
+    """Parameters whose gradients are exchanged together.
 
     Attributes:
-        gradient: ``(n,)`` float32, on the parameters' device; every ``.grad`` is a view of it.
-        parameters: in the order in which they lie there.
+        parameters: in the order in which their gradients lie in the bucket.
+        start, stop: where it lies in the buffer of all gradients, in elements.
     """
 
-    gradient: torch.Tensor
     parameters: tuple[torch.nn.Parameter, ...]
-
-    @property
-    def nbytes(self) -> int:
-        """Size of the buffer."""
-        return self.gradient.numel() * self.gradient.element_size()
+    start: int
+    stop: int
 
     @property
     def shapes(self) -> list[tuple[int, ...]]:
-        """The parameters' shapes, in the same order."""
+        """The parameters' shapes."""
         return [tuple(parameter.shape) for parameter in self.parameters]
+
+
+@dataclass(frozen=True, eq=False)
+class Gradients:
+    """All gradients of a model.
+
+    Attributes:
+        flat: ``(n,)`` float32, on the parameters' device; every ``.grad`` is a view of it.
+        buckets: its parts, in order.
+    """
+
+    flat: torch.Tensor
+    buckets: tuple[Bucket, ...]
+
+    @property
+    def parameters(self) -> tuple[torch.nn.Parameter, ...]:
+        """In the order in which their gradients lie in the buffer."""
+        return tuple(parameter for bucket in self.buckets for parameter in bucket.parameters)
 
     def clear(self) -> None:
         """Set every gradient to zero and make sure that it is a view of the buffer."""
-        self.gradient.zero_()
+        self.flat.zero_()
         start = 0
         for parameter in self.parameters:
             stop = start + parameter.numel()
-            parameter.grad = self.gradient[start:stop].view_as(parameter)
+            parameter.grad = self.flat[start:stop].view_as(parameter)
             start = stop
 
 
-def exchanged(parameters: Iterable[torch.nn.Parameter]) -> tuple[torch.nn.Parameter, ...]:
-    """The parameters that have a gradient, last layer first as backward finishes them."""
-    return tuple(reversed([p for p in parameters if p.requires_grad]))
-
-
-def single_bucket(
-    parameters: Iterable[torch.nn.Parameter], allocate: Callable[[int], torch.Tensor]
-) -> Bucket:
-    """All parameters in one bucket, last layer first as backward finishes them.
-
-    One exchange after backward is FireCaffe's way (Iandola et al., CVPR 2016, section 4).
+def plan_buckets(
+    parameters: Iterable[torch.nn.Parameter], fusion: Fusion = WHOLE
+) -> tuple[Bucket, ...]:
+    """Cut a model's parameters into buckets, last layer first as backward finishes them.
 
     Args:
-        parameters: of the model, in its order.
+        parameters: of the model, in its order; those that are frozen are left out.
+        fusion: which go together.
+
+    Raises:
+        UserError: as of `Fusion.cut`.
+    """
+    ordered = [parameter for parameter in parameters if parameter.requires_grad][::-1]
+    counts = fusion.cut([4 * parameter.numel() for parameter in ordered])
+    ends = [0, *accumulate(parameter.numel() for parameter in ordered)]
+    return tuple(
+        Bucket(tuple(ordered[first:last]), ends[first], ends[last])
+        for first, last in pairwise([0, *accumulate(counts)])
+    )
+
+
+def lay_out(buckets: tuple[Bucket, ...], allocate: Callable[[int], torch.Tensor]) -> Gradients:
+    """Give every parameter its gradient.
+
+    Args:
+        buckets: of `plan_buckets`.
         allocate: makes a float32 buffer of so many elements, on the parameters' device.
     """
-    ordered = exchanged(parameters)
-    count = sum(parameter.numel() for parameter in ordered)
-    bucket = Bucket(allocate(count), ordered)
-    bucket.clear()
-    return bucket
+    gradients = Gradients(allocate(buckets[-1].stop), buckets)
+    gradients.clear()
+    return gradients

@@ -8,11 +8,11 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from commbench.arrays import arrays_for
 from commbench.asynchronous.terms import Terms
+from commbench.buckets import Fusion, parse_fusion
 from commbench.errors import UserError
 from commbench.gathering import least_gathered
 from commbench.job import Job
@@ -54,6 +54,9 @@ class Settings:
     precision: str | None
     loss_scale: float | None
     accumulate: int
+    fusion_bytes: str | None
+    fusion_split: int | None
+    overlap: bool
     seed: int
     evaluate_every: float
     device: str
@@ -70,6 +73,22 @@ class Settings:
         options = {field.name: getattr(self, field.name) for field in fields(self)}
         return {**options, "exchange": self.exchange.spec, "wire": self.wire.spec}
 
+    def fusion(self) -> Fusion:
+        """Which gradients are exchanged together.
+
+        Raises:
+            UserError: impossible, or asked of an asynchronous exchange.
+        """
+        fusion = parse_fusion(self.fusion_bytes, self.fusion_split)
+        if not self.exchange.asynchronous:
+            return fusion
+        if self.fusion_bytes or self.fusion_split:
+            raise UserError(
+                f"--exchange {self.exchange.spec}: its servers take gradients whole; leave out "
+                "--fusion-bytes and --fusion-split"
+            )
+        return Fusion()
+
 
 @dataclass(frozen=True)
 class Course:
@@ -79,6 +98,7 @@ class Course:
         exchange: the one with a schedule; in place of an asynchronous one, its synchronous form.
         plans: its schedules, and so what a step makes this rank send and receive.
         wire: in which form gradients travel.
+        fusion: which of them travel together.
         workers: the ranks with data.
         recipe: with what the settings change in it.
         timetable: the epoch and the batch of each step.
@@ -94,6 +114,7 @@ class Course:
     ranks: int
     plans: Plans
     wire: WireFormat
+    fusion: Fusion
     workers: list[int]
     timetable: Timetable
     evaluate_after: list[int]
@@ -184,6 +205,7 @@ def prepare(job: Job, settings: Settings) -> Course:
             ranks=job.size,
             plans=plans,
             wire=settings.wire,
+            fusion=settings.fusion(),
             workers=workers,
             timetable=times,
             evaluate_after=times.every(settings.evaluate_every),
@@ -242,8 +264,7 @@ def create_run_file(
     settings: Settings,
     course: Course,
     *,
-    gradient: torch.Tensor,
-    shapes: Sequence[Sequence[int]],
+    buckets: Sequence[Sequence[Sequence[int]]],
     transport: str,
     threads: int,
     hosts: list[str],
@@ -254,8 +275,7 @@ def create_run_file(
     Args:
         settings: stored as options.
         course: stored as attributes, and gives the tables their lengths.
-        gradient: the ``(n,)`` buffer that is summed.
-        shapes: of the parameters whose gradients lie in it.
+        buckets: of each the shapes of the parameters whose gradients lie in it, in float32.
         transport: the transport's name, as opened.
         threads: CPU threads of each rank, as used.
         hosts: the host of every rank.
@@ -264,8 +284,9 @@ def create_run_file(
     Raises:
         UserError: there is a file of this name, or none can be made.
     """
-    count, nbytes = gradient.numel(), gradient.numel() * gradient.element_size()
-    handed_in = course.wire.handed_in(shapes)
+    count = sum(math.prod(shape) for shapes in buckets for shape in shapes)
+    nbytes = 4 * count
+    handed_in = sum(map(course.wire.handed_in, buckets))
     more = []
     if settings.exchange.asynchronous:
         terms = course.terms(settings.exchange)
@@ -288,6 +309,7 @@ def create_run_file(
             "classes": course.task.classes,
             "image_size": course.task.size if course.task.kind == "images" else None,
             "threads": threads,
+            "fusion_bytes": course.fusion.spec,
         },
         attributes={
             "model": course.model.spec,
@@ -321,6 +343,7 @@ def create_run_file(
             evaluations=len(course.evaluate_after),
             buckets=[
                 _bucket(settings.exchange, course, one.count, one.itemsize)
+                for shapes in buckets
                 for one in course.wire.buffers(shapes, len(course.workers))
             ],
         )

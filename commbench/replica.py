@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Callable, Sequence
 from time import perf_counter
 
@@ -12,8 +13,10 @@ from numpy.typing import NDArray
 
 from commbench.arrays import arrays_for, to_torch
 from commbench.backprop import Backprop
-from commbench.buckets import exchanged, single_bucket
+from commbench.buckets import WHOLE, Fusion, lay_out, plan_buckets
+from commbench.errors import UserError
 from commbench.job import Job
+from commbench.overlap import Courier, Span, Watch
 from commbench.record import RunFile
 from commbench.schedule import Schedule
 from commbench.wire import WireFormat, describe
@@ -29,12 +32,15 @@ _EVALUATION_BATCH = 250
 
 
 class Replica:
-    """Model, gradient bucket, exchange and optimizer of one rank.
+    """Model, gradient buckets, exchanges and optimizer of one rank.
 
-    Every rank has one, a dedicated server too: its bucket is what it sums others' gradients in.
+    Every rank has one, a dedicated server too: its buckets are what it sums others' gradients in.
 
     Attributes:
         in_rounds: whether all that this rank sends during training follows a schedule's rounds.
+        spans: of the buckets' exchanges in the last step.
+        handed_in: when the gradients of the last step were complete, in `perf_counter`'s seconds;
+            NaN where workers do not wait for each other.
     """
 
     in_rounds = True
@@ -53,6 +59,8 @@ class Replica:
         device: str,
         timeout_s: float,
         accumulate: int = 1,
+        fusion: Fusion = WHOLE,
+        overlap: bool = False,
     ) -> None:
         """Put the model on its device, start from rank 0's weights and prepare the exchange.
 
@@ -68,6 +76,12 @@ class Replica:
             device: "cpu" or "cuda".
             timeout_s: the longest wait for a peer, in seconds.
             accumulate: micro-batches that this rank's share is cut into.
+            fusion: which gradients are exchanged together.
+            overlap: whether buckets are exchanged while backward goes on.
+
+        Raises:
+            UserError: a split that the model does not have, or an MPI library that does not let
+                another thread call it.
         """
         self.job = job
         arrays = arrays_for(device, "float32", job.local_rank)
@@ -81,9 +95,10 @@ class Replica:
             value = parameter.detach().cpu()
             job.broadcast(value.numpy())
             parameter.data.copy_(value)
-        shapes = [tuple(one.shape) for one in exchanged(self.model.parameters())]
-        buffers = wire.buffers(shapes, len(workers))
-        lanes, self.transport = open_lanes(
+        buckets = plan_buckets(self.model.parameters(), fusion)
+        shapes = [shape for bucket in buckets for shape in bucket.shapes]
+        buffers = [wire.buffers(bucket.shapes, len(workers)) for bucket in buckets]
+        lanes = open_lanes(
             buffers,
             schedule_for,
             job=job,
@@ -93,24 +108,71 @@ class Replica:
             timeout_s=timeout_s,
             synchronize=self.synchronize,
         )
+        self.transport, self.buffer = lanes.transport, lanes.memory
 
         def allocate(count: int) -> torch.Tensor:
             if wire.plain:
-                return to_torch(lanes[0].buffer)
+                return to_torch(lanes.memory)
             return torch.zeros(count, device=self.device)
 
-        self.bucket = single_bucket(self.model.parameters(), allocate)
-        self.buffer = lanes[0].buffer
+        self.gradients = lay_out(buckets, allocate)
         self.plan = plan
-        schedule = schedule_for(buffers[0].nbytes)
-        self.contributes, self.reduces = schedule.contributes, schedule.reduces
-        self.codec = open_codec(
-            wire, self.bucket.gradient, shapes, lanes, workers=workers, rank=job.rank
+        schedules = [schedule_for(one.nbytes) for several in buffers for one in several]
+        self.contributes = all(schedule.contributes for schedule in schedules)
+        self.reduces = any(schedule.reduces for schedule in schedules)
+        self.codecs = [
+            open_codec(
+                wire,
+                self.gradients.flat[bucket.start : bucket.stop],
+                bucket.shapes,
+                own,
+                workers=workers,
+                rank=job.rank,
+            )
+            for bucket, own in zip(buckets, lanes.of, strict=True)
+        ]
+        self.courier = self._open_courier(
+            overlap and self.contributes and any(schedule.rounds for schedule in schedules)
         )
+        self.watch = Watch(buckets, self.courier) if self.courier.overlaps else None
+        self.spans: list[Span] = []
+        self.handed_in = math.nan
         self.told = describe(wire, shapes)
         self.optimizer = make_optimizer(parameter_groups(self.model, recipe), plan)
         self.model.label_smoothing = recipe.label_smoothing
         self.backprop = Backprop(self.model, recipe, parts=accumulate, now=self.now)
+
+    def _open_courier(self, overlap: bool) -> Courier:
+        """What exchanges the buckets.
+
+        Raises:
+            UserError: it is to be another thread, which the MPI library does not allow.
+        """
+        from mpi4py import MPI
+
+        if overlap and MPI.Query_thread() < MPI.THREAD_SERIALIZED:
+            raise UserError(
+                "this MPI library was started for one thread only, and gradients are exchanged on "
+                "another while backward goes on: use --no-overlap, or start it with "
+                "MPI_THREAD_MULTIPLE (mpi4py's default)"
+            )
+
+        def arrived() -> Callable[[], None]:
+            if self.device.type == "cpu":
+                return lambda: None
+            wait: Callable[[], None] = torch.cuda.current_stream().record_event().synchronize
+            return wait
+
+        def enter() -> None:
+            if self.device.type != "cpu":
+                torch.cuda.set_device(self.device)
+
+        return Courier(
+            [codec.exchange for codec in self.codecs],
+            overlap=overlap,
+            arrived=arrived,
+            enter=enter,
+        )
 
     def step(
         self,
@@ -142,8 +204,13 @@ class Replica:
         inputs, targets = inputs.to(self.device), targets.to(self.device)
         marks.append(self.now())
         self.model.train()
-        self.bucket.clear()
-        loss_sum, passes_s = self.backprop.run(inputs, targets, keys, global_batch)
+        self.gradients.clear()
+        watch = self.watch
+        loss_sum, passes_s = self.backprop.run(
+            inputs, targets, keys, global_batch, before_last=watch.arm if watch else None
+        )
+        if watch:
+            watch.disarm()
         marks.append(self.now())
         self.exchange_gradient(step)
         marks.append(self.now())
@@ -160,18 +227,20 @@ class Replica:
         return perf_counter()
 
     def exchange_gradient(self, step: int) -> None:
-        """Add up the ranks' gradients in the bucket, in the form in which they travel."""
-        self.codec.exchange()
+        """Have the ranks' gradients added up in the buckets, in the form in which they travel."""
+        self.handed_in = perf_counter()
+        self.spans = self.courier.finish()
 
     def update(self, step: int) -> None:
         """Take the optimizer's step with them, unless they overflowed."""
-        if self.backprop.ready(self.bucket.gradient):
+        if self.backprop.ready(self.gradients.flat):
             take_step(self.optimizer, self.plan, step)
 
     def serve(self, step: int) -> tuple[float, list[float]]:
-        """A step of a rank without data: it only takes part in the exchange."""
-        start = perf_counter()
-        self.codec.relay()
+        """A step of a rank without data: it only takes part in the exchanges."""
+        start = self.handed_in = perf_counter()
+        for codec in self.codecs:
+            codec.relay()
         return 0.0, [0.0, 0.0, 0.0, perf_counter() - start, 0.0]
 
     def hand_in(self, file: RunFile | None) -> str:

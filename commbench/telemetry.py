@@ -8,7 +8,8 @@ for each other, and rank 0's picture is at most a few seconds old.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -21,11 +22,41 @@ from commbench.transport.waiting import wait_until
 PHASES = ("input", "forward", "backward", "exchange", "update")
 _TAG = 11
 _INTERVAL_S = 1.0
-# A row: the step, the sum of the losses of this rank's samples, the seconds of each phase.
-_COLUMNS = 2 + len(PHASES)
 
 Row = NDArray[np.float64]
-Recorder = Callable[[int, int, Row], None]
+Recorder = Callable[[int, int, "Took"], None]
+
+
+@dataclass(frozen=True)
+class Took:
+    """What one step took on one rank.
+
+    Attributes:
+        loss_sum: over this rank's samples.
+        seconds: of each phase, ``(phases,)``.
+        exchanging: seconds in exchanges, hidden behind backward or not.
+        last: seconds in the exchange of the last bucket.
+        handed_in: when all gradients were there, by rank 0's clock; NaN where nobody waits.
+    """
+
+    loss_sum: float
+    seconds: NDArray[np.float64]
+    exchanging: float
+    last: float
+    handed_in: float
+
+    def row(self, step: int) -> Row:
+        """As it is sent."""
+        rest = (self.exchanging, self.last, self.handed_in)
+        return np.array([step, self.loss_sum, *self.seconds, *rest])
+
+    @classmethod
+    def of(cls, row: Row) -> Took:
+        """The inverse of `row`."""
+        return cls(float(row[1]), row[2:-3], *row[-3:].tolist())
+
+
+_COLUMNS = 5 + len(PHASES)
 
 
 class Telemetry:
@@ -36,8 +67,8 @@ class Telemetry:
 
         Args:
             job: the ranks.
-            record: called on rank 0 as ``record(rank, step, values)`` with values ``(1 + phases,)``
-                float64: the loss sum, then seconds. In order of step for each rank.
+            record: called on rank 0 as ``record(rank, step, took)``, in order of step for each
+                rank.
         """
         self._job = job
         self._record = record
@@ -48,14 +79,13 @@ class Telemetry:
         self._last = time.monotonic()
         self._open = set(range(1, job.size))
 
-    def add(self, step: int, loss_sum: float, seconds: Sequence[float]) -> None:
+    def add(self, step: int, took: Took) -> None:
         """Take note of one step of this rank, and pass on what is due."""
-        row = np.array([step, loss_sum, *seconds])
         if self._job.rank == 0:
-            self._record(0, step, row[1:])
+            self._record(0, step, took)
             self._collect()
             return
-        self._rows.append(row)
+        self._rows.append(took.row(step))
         if time.monotonic() - self._last > _INTERVAL_S:
             self._post()
 
@@ -99,4 +129,4 @@ class Telemetry:
                 if np.isnan(row[0]):
                     self._open.discard(source)
                 else:
-                    self._record(source, int(row[0]), row[1:])
+                    self._record(source, int(row[0]), Took.of(row))

@@ -23,13 +23,15 @@ import numpy as np
 import torch
 
 from commbench.asynchronous.replica import AsynchronousReplica
+from commbench.clocks import clock_offset
 from commbench.course import Course, Settings, create_run_file, prepare
 from commbench.errors import UserError
+from commbench.headroom import Headroom
 from commbench.job import Job
 from commbench.progress import Display, Glance
 from commbench.record import RunFile
 from commbench.replica import Replica
-from commbench.telemetry import PHASES, Row, Telemetry
+from commbench.telemetry import PHASES, Telemetry, Took
 from commbench.workloads.data import order
 
 # In the run file, where an attribute has 64 KiB.
@@ -81,6 +83,8 @@ def train(job: Job, settings: Settings) -> Outcome | None:
         device=settings.device,
         timeout_s=settings.timeout_s,
         accumulate=settings.accumulate,
+        fusion=course.fusion,
+        overlap=settings.overlap and not settings.exchange.asynchronous,
     )
     hosts = job.all_gather_text(job.host)
     devices = job.all_gather_text(str(replica.device))
@@ -89,8 +93,7 @@ def train(job: Job, settings: Settings) -> Outcome | None:
         return create_run_file(
             settings,
             course,
-            gradient=replica.bucket.gradient,
-            shapes=replica.bucket.shapes,
+            buckets=[bucket.shapes for bucket in replica.gradients.buckets],
             transport=replica.transport.name,
             threads=threads,
             hosts=hosts,
@@ -140,7 +143,9 @@ class _Run:
         self.train_s = 0.0
         self.images_per_s: list[float] = []
         self.latest: deque[tuple[float, float, int]] = deque(maxlen=20)
-        self.loss_sums: dict[int, dict[int, float]] = {}
+        self.gathered: dict[int, dict[int, Took]] = {}
+        self.headroom = Headroom(course.workers)
+        self.offset = clock_offset(job)
         self.loss = self.top1 = self.top5 = math.nan
         self.told = ""
         self.corrupt: dict[str, str] = {}
@@ -175,7 +180,7 @@ class _Run:
                     # The shuffle at an epoch's first step is input as well.
                     seconds[0] += perf_counter() - start - sum(seconds)
                 self.took(step, perf_counter() - start, seconds)
-                self.telemetry.add(step, loss_sum, seconds)
+                self.telemetry.add(step, self.measured(loss_sum, seconds))
                 if step + 1 == upcoming[0]:
                     upcoming.popleft()
                     self.evaluate(step + 1, len(course.evaluate_after) - len(upcoming) - 1)
@@ -192,6 +197,7 @@ class _Run:
             top5=self.top5,
             train_s=self.train_s,
             weights_sha256=fingerprint,
+            **self.headroom.attributes(),
             skipped_steps=int(scales[0]),
             loss_scale=float(scales[1]),
             corrupt_samples=len(self.corrupt),
@@ -226,18 +232,26 @@ class _Run:
             )
         )
 
-    def record(self, rank: int, step: int, row: Row) -> None:
-        """Take in a rank's row, on rank 0; the loss is complete with the last rank's."""
+    def measured(self, loss_sum: float, seconds: list[float]) -> Took:
+        """What the step that has just ended took on this rank."""
+        each = [span.stop - span.start for span in self.replica.spans]
+        handed_in = self.replica.handed_in + self.offset
+        return Took(loss_sum, np.array(seconds), sum(each), each[-1] if each else 0.0, handed_in)
+
+    def record(self, rank: int, step: int, took: Took) -> None:
+        """Take in a rank's step, on rank 0; the loss is complete with the last rank's."""
         assert self.file is not None
-        self.file["timing/seconds"][step, rank] = row[1:]
-        sums = self.loss_sums.setdefault(step, {})
-        sums[rank] = float(row[0])
-        if len(sums) == self.job.size:
+        self.file["timing/seconds"][step, rank] = took.seconds
+        self.file["timing/exchanging"][step, rank] = took.exchanging
+        steps = self.gathered.setdefault(step, {})
+        steps[rank] = took
+        if len(steps) == self.job.size:
             # Added in rank order whatever order the rows came in: bitwise repeatable.
-            total = sum(sums[other] for other in range(self.job.size))
-            self.loss = total / self.course.timetable.batch(step)
+            ordered = [steps[other] for other in range(self.job.size)]
+            self.loss = sum(one.loss_sum for one in ordered) / self.course.timetable.batch(step)
             self.file["steps/loss"][step] = self.loss
-            del self.loss_sums[step]
+            self.file["timing/waiting"][step] = self.headroom.add(ordered)
+            del self.gathered[step]
 
     def evaluate(self, steps: int, index: int) -> None:
         """Test on all ranks, each on its share, and check that their weights agree."""
@@ -312,5 +326,5 @@ class _Run:
             train_s=self.train_s,
             images_per_s=self.images_per_s,
             phase_s=dict(zip(PHASES, timing.mean(axis=(0, 1)).tolist(), strict=True)),
-            told=self.told,
+            told="\n".join(line for line in (self.told, self.headroom.told()) if line),
         )

@@ -16,6 +16,7 @@ from commbench.asynchronous.shard import Shard
 from commbench.asynchronous.terms import Terms
 from commbench.asynchronous.wire import shares_of, sources_of
 from commbench.asynchronous.worker import Worker
+from commbench.buckets import WHOLE, Fusion
 from commbench.job import Job
 from commbench.record import RunFile
 from commbench.replica import Replica
@@ -45,8 +46,13 @@ class AsynchronousReplica(Replica):
         timeout_s: float,
         terms: Terms,
         accumulate: int = 1,
+        fusion: Fusion = WHOLE,
+        overlap: bool = False,
     ) -> None:
-        """As `Replica`, with the schedule of the synchronous exchange of the same servers."""
+        """As `Replica`, with the schedule of the synchronous exchange of the same servers.
+
+        There is one bucket, and nothing overlaps: that is what `Settings` ask for.
+        """
         super().__init__(
             job,
             model,
@@ -59,10 +65,12 @@ class AsynchronousReplica(Replica):
             device=device,
             timeout_s=timeout_s,
             accumulate=accumulate,
+            fusion=fusion,
+            overlap=overlap,
         )
         self.terms = terms
-        schedule = schedule_for(self.bucket.nbytes)
-        count = self.bucket.gradient.numel()
+        count = self.gradients.flat.numel()
+        schedule = schedule_for(4 * count)
         with job.watchdog.guard(f"rank {job.rank} waits for all ranks to open the exchange"):
             comm = job.comm.Dup()
         # The second buffer: a worker's weights; the first and it are a server's for snapshots.
@@ -83,7 +91,7 @@ class AsynchronousReplica(Replica):
         order, bounds = sources_of(schedule, count)
         shard = Shard(
             self.model,
-            self.bucket.parameters,
+            self.gradients.parameters,
             bounds,
             arrays=self.transport.arrays,
             recipe=recipe,
@@ -140,7 +148,7 @@ class AsynchronousReplica(Replica):
     def _move_weights(self, flat: Any) -> None:
         """Make the parameters views of one buffer, in the bucket's order."""
         start = 0
-        for parameter in self.bucket.parameters:
+        for parameter in self.gradients.parameters:
             stop = start + parameter.numel()
             view = flat[start:stop].view_as(parameter)
             view.copy_(parameter.detach())

@@ -138,6 +138,26 @@ if TYPE_CHECKING:
     metavar="N",
     help="Compute each worker's share of a batch in N parts, for less memory; one exchange a step.",
 )
+@click.option(
+    "--fusion-bytes",
+    metavar="SIZE",
+    help="Gradients are exchanged in buckets, last layer first; one is closed once it has so many "
+    "bytes. none: a bucket for each tensor; all: one bucket. [default: 16M]",
+)
+@click.option(
+    "--fusion-split",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Two buckets instead, as Jia et al.: the model's first N tensors, and those after them, "
+    "which backward finishes first.",
+)
+@click.option(
+    "--overlap/--no-overlap",
+    default=True,
+    show_default=True,
+    help="Exchange a bucket as soon as backward has filled it, on a thread of its own; or all "
+    "after it, as FireCaffe.",
+)
 @click.option("--seed", type=click.IntRange(min=0), default=1, show_default=True)
 @click.option(
     "--evaluate-every",

@@ -104,8 +104,9 @@ def training_groups(
     """The groups of a training run: /steps, /timing, /eval and /exchange.
 
     To fill: `steps/{epoch,lr,batch,loss,images_per_s}` (steps,), `timing/seconds` (steps, ranks,
-    phases) float32, `eval/{step,epoch,time_s,top1,top5,loss}` (evaluations,). Row i of the first
-    two belongs to update i + 1.
+    phases) and `timing/{exchanging,waiting}` (steps, ranks) float32,
+    `eval/{step,epoch,time_s,top1,top5,loss}` (evaluations,). Row i of the first two belongs to
+    update i + 1.
     """
     step = Variable(("step",), "update number, from 1", data=np.arange(1, steps + 1))
     rank = _rank(ranks)
@@ -128,6 +129,18 @@ def training_groups(
             "phase": Variable(("phase",), "part of the step", data=np.array(phases, str)),
             "seconds": Variable(
                 ("step", "rank", "phase"), "time spent in the phase", "s", dtype="float32"
+            ),
+            "exchanging": Variable(
+                ("step", "rank"),
+                "time in exchanges, waits included, hidden behind backward or not",
+                "s",
+                dtype="float32",
+            ),
+            "waiting": Variable(
+                ("step", "rank"),
+                "time from the rank's last gradient to the slowest rank's",
+                "s",
+                dtype="float32",
             ),
         },
     )

@@ -80,10 +80,10 @@ class SharedMemoryTransport:
     def beside(self, buffer: Array) -> Array:
         """An array as long as `buffer`, to send copies of its elements from."""
         number, offset = self._place(buffer)
-        if number == _PRIVATE or offset:
+        if number == _PRIVATE:
             return self.arrays.wire_empty(len(buffer))
         own = self._buffers[number][self.rank]
-        return own[len(own) // 2 :][: buffer.nbytes].view(buffer.dtype)
+        return own[len(own) // 2 + offset :][: buffer.nbytes].view(buffer.dtype)
 
     def segment_bytes(self, peer: int) -> int:
         """Within the node nothing is copied on the way, so a message is never cut."""

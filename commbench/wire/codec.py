@@ -72,8 +72,23 @@ def lane(
     return Lane(buffer, run)
 
 
+@dataclass(frozen=True, eq=False)
+class Lanes:
+    """The lanes of all buckets, which share one transport and one allocation.
+
+    Attributes:
+        memory: the buffers of all lanes, side by side.
+        of: the lanes of each bucket.
+        transport: that they go over.
+    """
+
+    memory: Array
+    of: list[list[Lane]]
+    transport: Transport
+
+
 def open_lanes(
-    buffers: Sequence[WireBuffer],
+    buckets: Sequence[Sequence[WireBuffer]],
     schedule_for: Callable[[int], Schedule],
     *,
     job: Job,
@@ -82,11 +97,11 @@ def open_lanes(
     timeout_s: float,
     synchronize: Callable[[], None],
     rounds: bool = True,
-) -> tuple[list[Lane], Transport]:
+) -> Lanes:
     """Allocate the buffers and prepare their exchanges; collective.
 
     Args:
-        buffers: all of one element type.
+        buckets: the buffers of each, all of one element type.
         schedule_for: this rank's schedule for a buffer of so many bytes.
         job: the ranks.
         transport: by name.
@@ -95,20 +110,24 @@ def open_lanes(
         synchronize: waits until the device has filled the buffers.
         rounds: whether only schedules will be run over the transport, round by round.
     """
-    arrays = arrays_for(device, buffers[0].dtype, job.local_rank)
-    schedules = [schedule_for(one.nbytes) for one in buffers]
+    every = [one for buffers in buckets for one in buffers]
+    arrays = arrays_for(device, every[0].dtype, job.local_rank)
     opened = open_transport(
         transport,
         job,
         arrays,
-        library_only=any(only_by_library([one]) for one in schedules),
+        library_only=all(only_by_library([schedule_for(one.nbytes)]) for one in every),
         rounds=rounds,
     )
-    lanes = [
-        lane(opened.allocate(one.count), schedule, opened, timeout_s, synchronize)
-        for one, schedule in zip(buffers, schedules, strict=True)
-    ]
-    return lanes, opened
+    memory = opened.allocate(sum(one.count for one in every))
+    made, used = [], 0
+    for buffers in buckets:
+        lanes = []
+        for one in buffers:
+            part, used = memory[used : used + one.count], used + one.count
+            lanes.append(lane(part, schedule_for(one.nbytes), opened, timeout_s, synchronize))
+        made.append(lanes)
+    return Lanes(memory, made, opened)
 
 
 def open_codec(

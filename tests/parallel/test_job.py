@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 from mpi4py import MPI
 
+from commbench.clocks import clock_offset
 from commbench.errors import UserError
 from commbench.job import Job
-from commbench.telemetry import PHASES, Row, Telemetry
+from commbench.telemetry import PHASES, Telemetry, Took
 
 
 @pytest.fixture(scope="module")
@@ -67,22 +68,26 @@ def test_rank_0_keeps_what_cannot_travel(job: Job) -> None:
 
 
 def test_telemetry_brings_every_row_to_rank_0_in_order(job: Job) -> None:
-    rows: list[tuple[int, int, list[float]]] = []
+    rows: list[tuple[int, int, Took]] = []
 
-    def record(rank: int, step: int, row: Row) -> None:
-        rows.append((rank, step, row.tolist()))
+    def took(rank: int, step: int) -> Took:
+        return Took(
+            100.0 * rank + step, np.arange(len(PHASES)) + 0.5 * step, step / 2, step / 4, 7.0
+        )
 
-    telemetry = Telemetry(job, record)
+    telemetry = Telemetry(job, lambda *row: rows.append(row))
     steps = 50
     for step in range(steps):
-        telemetry.add(step, 100.0 * job.rank + step, [float(step)] * len(PHASES))
+        telemetry.add(step, took(job.rank, step))
     telemetry.close()
     if job.rank:
         assert rows == []
         return
     for rank in range(job.size):
         own = [(step, row) for source, step, row in rows if source == rank]
-        expected = [
-            (step, [100.0 * rank + step, *[float(step)] * len(PHASES)]) for step in range(steps)
-        ]
-        assert own == expected
+        assert [step for step, _ in own] == list(range(steps))
+        assert all(repr(row) == repr(took(rank, step)) for step, row in own)
+
+
+def test_ranks_of_one_node_have_one_clock(job: Job) -> None:
+    assert clock_offset(job) == 0

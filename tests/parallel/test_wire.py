@@ -44,8 +44,8 @@ def open_all(
     if wire.gathers:
         plans = gather_plans(job, plans)
     synchronize = torch.cuda.synchronize if device == "cuda" else (lambda: None)
-    lanes, _ = open_lanes(
-        wire.buffers(SHAPES, len(workers)),
+    lanes = open_lanes(
+        [wire.buffers(SHAPES, len(workers))],
         lambda nbytes: plans.own[choice.for_bytes(nbytes, job.size).spec],
         job=job,
         transport=transport,
@@ -55,7 +55,7 @@ def open_all(
         synchronize=synchronize,
     )
     gradient = torch.zeros(COUNT, device=device)
-    codec = open_codec(wire, gradient, SHAPES, lanes, workers=workers, rank=job.rank)
+    codec = open_codec(wire, gradient, SHAPES, lanes.of[0], workers=workers, rank=job.rank)
     return gradient, codec, workers
 
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from commbench.backprop import Backprop, LossScale
-from commbench.buckets import single_bucket
+from commbench.buckets import lay_out, plan_buckets
 from commbench.workloads.models import build_model
 from commbench.workloads.models.dropout import sample_keys
 from commbench.workloads.recipes import load_recipe
@@ -32,16 +32,16 @@ def gradient_of(spec, *, parts=1, batches=1, **changes):
     model = build_model(spec, classes=10, width=0.0625, seed=1, **small).train()
     recipe = replace(load_recipe("firecaffe-nin"), **changes)
     model.label_smoothing = recipe.label_smoothing
-    bucket = single_bucket(model.parameters(), torch.empty)
+    gradients = lay_out(plan_buckets(model.parameters()), torch.empty)
     backprop = Backprop(model, recipe, parts=parts, now=perf_counter)
     for turn in range(batches):
-        bucket.clear()
+        gradients.clear()
         keys = sample_keys(1, turn, np.arange(BATCH))
         loss, seconds = backprop.run(*sample(model.task), keys, BATCH)
         assert len(seconds) == 2
         assert min(seconds) > 0
-        assert backprop.ready(bucket.gradient)
-    return loss.item(), bucket.gradient.clone(), backprop
+        assert backprop.ready(gradients.flat)
+    return loss.item(), gradients.flat.clone(), backprop
 
 
 def apart(one, other):
@@ -79,12 +79,12 @@ def test_the_loss_scale_saves_small_gradients():
     for scale in (1.0, 2.0**20):
         model = build_model("speech-mlp", classes=10, width=0.0625, seed=1).train()
         recipe = replace(load_recipe("firecaffe-nin"), precision="float16", loss_scale=scale)
-        bucket = single_bucket(model.parameters(), torch.empty)
+        gradients = lay_out(plan_buckets(model.parameters()), torch.empty)
         backprop = Backprop(model, recipe, parts=1, now=perf_counter)
         keys = sample_keys(1, 0, np.arange(BATCH))
         backprop.run(*sample(model.task), keys, BATCH * 2**20)
-        assert backprop.ready(bucket.gradient)
-        model_gradients.append(bucket.gradient * 2**20)
+        assert backprop.ready(gradients.flat)
+        model_gradients.append(gradients.flat * 2**20)
     lost, saved = (apart(one, gradient) for one in model_gradients)
     assert saved < 0.05
     assert lost > 0.5
