@@ -22,6 +22,8 @@ from commbench.record import Bucket, RunFile, default_path, staleness_group, tra
 from commbench.registry import Choice
 from commbench.schedule import Schedule
 from commbench.telemetry import PHASES
+from commbench.trace import check_target
+from commbench.units import Window
 from commbench.wire import WireFormat, check_exchange, refusal
 from commbench.wire.gather import gather_plans
 from commbench.workloads.data import Dataset, default_data, load_data, order
@@ -57,6 +59,8 @@ class Settings:
     fusion_bytes: str | None
     fusion_split: int | None
     overlap: bool
+    trace: Path | None
+    trace_steps: Window
     seed: int
     evaluate_every: float
     device: str
@@ -71,7 +75,9 @@ class Settings:
     def as_options(self) -> dict[str, object]:
         """Every option by name, as the run file stores them."""
         options = {field.name: getattr(self, field.name) for field in fields(self)}
-        return {**options, "exchange": self.exchange.spec, "wire": self.wire.spec}
+        window = f"{self.trace_steps.first}:{self.trace_steps.last}" if self.trace else None
+        specs = {"exchange": self.exchange.spec, "wire": self.wire.spec}
+        return {**options, **specs, "trace_steps": window}
 
     def fusion(self) -> Fusion:
         """Which gradients are exchanged together.
@@ -167,6 +173,8 @@ def prepare(job: Job, settings: Settings) -> Course:
     workers = next(iter(plans.workers.values()))
 
     def check() -> Course:
+        if settings.trace and job.rank == 0:
+            check_target(settings.trace)
         arrays_for(settings.device, "float32", job.local_rank)
         recipe = adapted_recipe(settings)
         model = parse_model(settings.model)

@@ -86,6 +86,12 @@ class Job:
             texts: list[str] = self.comm.allgather(text)
         return texts
 
+    def gather_objects(self, value: T) -> list[T]:
+        """Collect one value from every rank on rank 0, in rank order; empty elsewhere."""
+        with self._waiting("gathering"):
+            values: list[T] | None = self.comm.gather(value, root=0)
+        return values or []
+
     def nodes(self) -> list[int]:
         """For every rank the lowest rank of its node."""
         with self._waiting("for the ranks of its node"):

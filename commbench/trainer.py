@@ -32,6 +32,7 @@ from commbench.progress import Display, Glance
 from commbench.record import RunFile
 from commbench.replica import Replica
 from commbench.telemetry import PHASES, Telemetry, Took
+from commbench.trace import Recorder, write
 from commbench.workloads.data import order
 
 # In the run file, where an attribute has 64 KiB.
@@ -146,6 +147,8 @@ class _Run:
         self.gathered: dict[int, dict[int, Took]] = {}
         self.headroom = Headroom(course.workers)
         self.offset = clock_offset(job)
+        window = settings.trace_steps.within(course.total_steps)
+        self.trace = Recorder(window, self.offset) if settings.trace else None
         self.loss = self.top1 = self.top5 = math.nan
         self.told = ""
         self.corrupt: dict[str, str] = {}
@@ -181,10 +184,13 @@ class _Run:
                     seconds[0] += perf_counter() - start - sum(seconds)
                 self.took(step, perf_counter() - start, seconds)
                 self.telemetry.add(step, self.measured(loss_sum, seconds))
+                if self.trace:
+                    self.trace.add(step + 1, start, seconds, self.replica.spans)
                 if step + 1 == upcoming[0]:
                     upcoming.popleft()
                     self.evaluate(step + 1, len(course.evaluate_after) - len(upcoming) - 1)
         self.telemetry.close()
+        self.write_trace()
         # A server without data has the weights of the start only.
         fingerprint = self.job.all_gather_text(self.replica.fingerprint())[course.workers[0]]
         scale = self.replica.backprop.scale
@@ -231,6 +237,15 @@ class _Run:
                 exchange_share=exchange_s / recent_s,
             )
         )
+
+    def write_trace(self) -> None:
+        """Bring the ranks' traces together and write them, where there are any; collective."""
+        path = self.settings.trace
+        if path is None or self.trace is None:
+            return
+        ranks = self.job.gather_objects(self.trace)
+        hosts = self.job.all_gather_text(self.job.host)
+        self.job.on_root(lambda: write(path, ranks, hosts))
 
     def measured(self, loss_sum: float, seconds: list[float]) -> Took:
         """What the step that has just ended took on this rank."""

@@ -1,9 +1,12 @@
-"""Numbers as people write them: sizes in bytes, where K, M and G are powers of 1024, and bounds."""
+"""Numbers as people write them: bytes, where K, M and G are powers of 1024, bounds, and ranges."""
 
 from __future__ import annotations
 
 import math
 import re
+from dataclasses import dataclass
+
+from commbench.errors import UserError
 
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 
@@ -56,3 +59,30 @@ class Staleness(float):
     def __format__(self, spec: str) -> str:
         """As text, unless a number's format is asked for."""
         return super().__format__(spec) if spec else str(self)
+
+
+@dataclass(frozen=True)
+class Window:
+    """Some steps of a run: `first` to `last`, counted from 1, both included."""
+
+    first: int
+    last: int
+
+    @classmethod
+    def parse(cls, text: str) -> Window:
+        """Read ``11:20``.
+
+        Raises:
+            UserError: it is not of this form.
+        """
+        first, _, last = text.partition(":")
+        if not (first.isdigit() and last.isdigit() and 1 <= int(first) <= int(last)):
+            raise UserError(
+                f"--trace-steps {text}: give the first and the last step, such as 11:20"
+            )
+        return cls(int(first), int(last))
+
+    def within(self, steps: int) -> Window:
+        """The part that a run of so many steps has; of a shorter run, as many of its last ones."""
+        missing = max(0, self.last - steps)
+        return Window(max(1, self.first - missing), min(self.last, steps))

@@ -158,6 +158,19 @@ if TYPE_CHECKING:
     help="Exchange a bucket as soon as backward has filled it, on a thread of its own; or all "
     "after it, as FireCaffe.",
 )
+@click.option(
+    "--trace",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Write what every rank does when, as JSON for Perfetto or chrome://tracing.",
+)
+@click.option(
+    "--trace-steps",
+    default="11:20",
+    show_default=True,
+    metavar="FIRST:LAST",
+    help="The steps in it; the last ones of a shorter run.",
+)
 @click.option("--seed", type=click.IntRange(min=0), default=1, show_default=True)
 @click.option(
     "--evaluate-every",
@@ -210,6 +223,7 @@ def command(**options: Any) -> None:
     from commbench.job import mpi_job
     from commbench.registry import parse_exchange
     from commbench.tune import resolve_auto
+    from commbench.units import Window
     from commbench.wire import parse_wire
 
     given = take_topology_options(options)
@@ -217,6 +231,7 @@ def command(**options: Any) -> None:
         given["staleness"] = staleness
     spec, tuning = options.pop("exchange"), options.pop("tuning")
     wire = parse_wire(options.pop("wire"))
+    window = Window.parse(options.pop("trace_steps"))
     timeout_s = options.pop("timeout")
     with mpi_job(timeout_s) as job:
         from commbench.course import Settings
@@ -232,7 +247,12 @@ def command(**options: Any) -> None:
         )
         nodes = job.nodes()
         exchange = job.agree(lambda: parse_exchange(spec, given).placed(nodes))
-        outcome = train(job, Settings(exchange=exchange, wire=wire, timeout_s=timeout_s, **options))
+        outcome = train(
+            job,
+            Settings(
+                exchange=exchange, wire=wire, trace_steps=window, timeout_s=timeout_s, **options
+            ),
+        )
         if outcome and options["progress"] != "none":
             _print(outcome)
 
