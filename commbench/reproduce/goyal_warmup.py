@@ -118,10 +118,12 @@ def panels(results: Results) -> list[Callable[[Any], None]]:
         series[_LABELS[kind]] = {large: 100 - results.scores(f"{kind}-{large}")}
     shown = {_LABELS[kind]: results.of(f"{kind}-{large}") for kind in RECIPES}
     shown[f"batch {small}"] = results.of(f"gradual-{small}")
-    losses, errors = (
-        {label: [(run.epochs, values(run)) for run in runs] for label, runs in shown.items()}
-        for values in (lambda run: run.train_loss, lambda run: 100 * (1 - run.top1))
-    )
+    losses = {
+        label: [(run.epochs, run.train_loss) for run in runs] for label, runs in shown.items()
+    }
+    errors = {
+        label: [(run.epochs, 100 * (1 - run.top1)) for run in runs] for label, runs in shown.items()
+    }
     return [
         partial(
             draw_sweep,

@@ -33,7 +33,10 @@ _OPTIONS: dict[str, dict[str, object]] = {
 # LARS: the recipes' rule gives 5.7 at this batch; a run of so few steps needs a larger one, found
 # with one seed. SGD: 0.08 at 512, of the solver that NVIDIA published for AlexNet-BN, and Goyal's
 # 0.1 at 256, both by linear scaling.
-_RATES = {"lars": {"alexnet": 15, "resnet50": 15}, "sgd": {"alexnet": 0.16, "resnet50": 0.4}}
+_RATES: dict[str, dict[str, float]] = {
+    "lars": {"alexnet": 15, "resnet50": 15},
+    "sgd": {"alexnet": 0.16, "resnet50": 0.4},
+}
 _BATCH = 1024
 _PART = 128
 _MARGIN = 0.5  # points of top-1; Jia's smallest effect is of 1.3
