@@ -187,7 +187,7 @@ def read(path: Path, variant: str, seed: int, chance: float) -> Run:
         rates = file["steps/images_per_s"][:]
     done = np.isfinite(table["top1"])
     ends = [int(step) for step in table["step"][done]]
-    begins = [0, *ends[:-1]]
+    begins = [0, *ends][: len(ends)]
     means = [loss[first:last].mean() for first, last in zip(begins, ends, strict=True)]
     rates = rates[np.isfinite(rates)]
     return Run(

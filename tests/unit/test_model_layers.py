@@ -68,7 +68,7 @@ def dense_head(w, x):
     return w.dense(w.dense(w.dense(x.flatten(1)).relu()).relu())
 
 
-def alexnet_bn_v1(w, x, groups=2, jia=False):
+def alexnet_bn_v1(w, x, groups=2, jia=False, plain=False):
     def block(x, stride, padding, groups, bias=False):
         return normalise(w.conv(x, stride, padding, groups, bias), w, eps=1e-4).relu()
 
@@ -76,7 +76,7 @@ def alexnet_bn_v1(w, x, groups=2, jia=False):
     x = pool(block(x, 1, 2, groups))
     x = block(x, 1, 1, 1)
     x = block(x, 1, 1, groups)
-    x = pool(block(x, 1, 1, groups, bias=not jia))
+    x = pool(block(x, 1, 1, groups, bias=not (jia or plain)))
     return dense_head(w, normalise(x, w, eps=1e-4) if jia else x)
 
 
@@ -170,6 +170,7 @@ ORACLES = {
     "alexnet-bn": (alexnet_bn_v2, {}),
     "alexnet-bn@variant=v1": (alexnet_bn_v1, {}),
     "alexnet-bn@variant=jia": (alexnet_bn_v1, {"groups": 1, "jia": True}),
+    "alexnet-bn@variant=jia-plain": (alexnet_bn_v1, {"groups": 1, "plain": True}),
     "vgg19": (vgg19, {}),
     "googlenet@auxiliary=off": (googlenet, {}),
     "resnet50": (resnet50, {}),

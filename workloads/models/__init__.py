@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 # task depends on the options, `task(option...)`.
 _VARIANTS = {
     "alexnet": ("", "@groups=2", "@groups=2@variant=caffenet"),
-    "alexnet-bn": ("", "@variant=v1", "@variant=jia"),
+    "alexnet-bn": ("", "@variant=v1", "@variant=jia", "@variant=jia-plain"),
     "googlenet": ("", "@auxiliary=off"),
     "lstm-mnist": ("",),
     "lstm-ptb": ("", "@size=medium", "@size=large"),

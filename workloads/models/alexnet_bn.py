@@ -1,4 +1,4 @@
-"""AlexNet with batch normalisation instead of LRN, in its three published forms.
+"""AlexNet with batch normalisation instead of LRN, in its published forms.
 
 At 227 pixels and 1000 classes:
 
@@ -9,6 +9,8 @@ At 227 pixels and 1000 classes:
 - `jia`: no groups, normalisation with scale and shift after each convolution, and after pool5 in
   front of fc6; 62,380,232 parameters in 23 tensors. Jia et al. state the one after pool5 and the
   count; that the other five stand where v1 has them, and convolutions have no bias, is our reading.
+- `jia-plain`: the same without the one after pool5, what Jia et al. compare it with; 62,379,720
+  parameters in 21 tensors.
 
 Source: You, Gitman, Ginsburg, "Large batch training of convolutional networks" (2017), and
 borisgin/nvcaffe models/alexnet_bn (train_val, train_val2); Jia et al., "Highly scalable deep
@@ -45,7 +47,7 @@ def _convolution(number: int, variant: str) -> tuple[Row, ...]:
     """A convolution, its ReLU and the normalisation that belongs to it, without pooling."""
     out = (96, 256, 384, 384, 256)[number - 1]
     kernel, stride, padding = ((11, 4, 0), (5, 1, 2), (3, 1, 1))[min(number, 3) - 1]
-    groups = 2 if number in (2, 4, 5) and variant != "jia" else 1
+    groups = 2 if number in (2, 4, 5) and variant in ("v1", "v2") else 1
     name, std = f"conv{number}", gaussian(0.01)
     if variant == "v2":
         return (Conv(name, out, kernel, stride, padding, fill=std, bias=0.01, groups=groups),)
@@ -59,7 +61,7 @@ def _convolution(number: int, variant: str) -> tuple[Row, ...]:
 
 
 def table(variant: str) -> tuple[Row, ...]:
-    """The layers of "v1", "v2" or "jia"."""
+    """The layers of "v1", "v2", "jia" or "jia-plain"."""
 
     def before(number: int) -> tuple[Row, ...]:
         return (Norm(f"bn{number}", affine=False, eps=_EPS),) if variant == "v2" else ()
@@ -95,7 +97,7 @@ def build(
     width: float,
     generator: torch.Generator | None,
     *,
-    variant: Literal["v1", "v2", "jia"] = "v2",
+    variant: Literal["v1", "v2", "jia", "jia-plain"] = "v2",
 ) -> TableNetwork:
     """Builds the network; fc6 grows with the size of the images.
 
