@@ -135,6 +135,10 @@ class Gradients:
     def clear(self) -> None:
         """Set every gradient to zero and make sure that it is a view of the buffer."""
         self.flat.zero_()
+        self.attach()
+
+    def attach(self) -> None:
+        """Make every gradient a view of the buffer."""
         start = 0
         for parameter in self.parameters:
             stop = start + parameter.numel()
@@ -171,5 +175,5 @@ def lay_out(buckets: tuple[Bucket, ...], allocate: Callable[[int], torch.Tensor]
         allocate: makes a float32 buffer of so many elements, on the parameters' device.
     """
     gradients = Gradients(allocate(buckets[-1].stop), buckets)
-    gradients.clear()
+    gradients.attach()
     return gradients

@@ -57,6 +57,7 @@ class Settings:
     fusion_bytes: str | None
     fusion_split: int | None
     overlap: bool
+    share_weights: str
     seed: int
     evaluate_every: float
     device: str
