@@ -172,7 +172,7 @@ def lay_out(buckets: tuple[Bucket, ...], allocate: Callable[[int], torch.Tensor]
 
     Args:
         buckets: of `plan_buckets`.
-        allocate: makes a float32 buffer of so many elements, on the parameters' device.
+        allocate: makes a float32 buffer of so many zeros, on the parameters' device.
     """
     gradients = Gradients(allocate(buckets[-1].stop), buckets)
     gradients.attach()
