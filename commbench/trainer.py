@@ -98,6 +98,7 @@ def train(job: Job, settings: Settings) -> Outcome | None:
             course,
             buckets=[bucket.shapes for bucket in replica.gradients.buckets],
             transport=replica.transport.name,
+            shared_weights=replica.node_weights is not None,
             threads=threads,
             hosts=hosts,
             devices=devices,

@@ -21,6 +21,7 @@ def test_nothing_but_time_and_memory_is_another(tmp_path: Path) -> None:
         files[word] = h5py.File(output)
     on, off = files["on"], files["off"]
     assert on.attrs["status"] == "completed"
+    assert (on.attrs["shared_weights"], off.attrs["shared_weights"]) == (True, False)
     assert on.attrs["weights_sha256"] == off.attrs["weights_sha256"]
     assert (on["steps/loss"][:] == off["steps/loss"][:]).all()
     assert (on["eval/top1"][:] == off["eval/top1"][:]).all()
