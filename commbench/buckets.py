@@ -135,6 +135,10 @@ class Gradients:
     def clear(self) -> None:
         """Set every gradient to zero and make sure that it is a view of the buffer."""
         self.flat.zero_()
+        self.attach()
+
+    def attach(self) -> None:
+        """Make every gradient a view of the buffer."""
         start = 0
         for parameter in self.parameters:
             stop = start + parameter.numel()
@@ -168,8 +172,8 @@ def lay_out(buckets: tuple[Bucket, ...], allocate: Callable[[int], torch.Tensor]
 
     Args:
         buckets: of `plan_buckets`.
-        allocate: makes a float32 buffer of so many elements, on the parameters' device.
+        allocate: makes a float32 buffer of so many zeros, on the parameters' device.
     """
     gradients = Gradients(allocate(buckets[-1].stop), buckets)
-    gradients.clear()
+    gradients.attach()
     return gradients

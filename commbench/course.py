@@ -61,6 +61,7 @@ class Settings:
     overlap: bool
     trace: Path | None
     trace_steps: Window
+    share_weights: str
     seed: int
     evaluate_every: float
     device: str
@@ -274,6 +275,7 @@ def create_run_file(
     *,
     buckets: Sequence[Sequence[Sequence[int]]],
     transport: str,
+    shared_weights: bool,
     threads: int,
     hosts: list[str],
     devices: list[str],
@@ -285,6 +287,7 @@ def create_run_file(
         course: stored as attributes, and gives the tables their lengths.
         buckets: of each the shapes of the parameters whose gradients lie in it, in float32.
         transport: the transport's name, as opened.
+        shared_weights: whether the ranks of a node have them in common.
         threads: CPU threads of each rank, as used.
         hosts: the host of every rank.
         devices: the device of every rank.
@@ -327,6 +330,7 @@ def create_run_file(
             "ranks": len(hosts),
             "workers": len(course.workers),
             "transport": transport,
+            "shared_weights": shared_weights,
             "gradient_bytes": nbytes,
             "handed_in_bytes": handed_in,
             "compression": nbytes / handed_in if handed_in else math.nan,

@@ -238,6 +238,8 @@ def _start_mpi() -> MPI.Intracomm:
     # 24 MB over 3 or more ranks of a node.
     from mpi4py import MPI
 
+    if not MPI.Is_initialized():  # imported before this process was forked
+        MPI.Init_thread(MPI.THREAD_MULTIPLE)
     comm = MPI.COMM_WORLD.Dup()
     # Nobody leaves Dup before all are past MPI_Init and have MPICH's memory mapped. Without its
     # name, a job that is killed leaves nothing in /dev/shm.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 from time import perf_counter
 
 import numpy as np
@@ -16,6 +17,7 @@ from commbench.backprop import Backprop
 from commbench.buckets import WHOLE, Fusion, lay_out, plan_buckets
 from commbench.errors import UserError
 from commbench.job import Job
+from commbench.node_weights import NodeWeights, worth_sharing
 from commbench.overlap import Courier, Span, Watch
 from commbench.record import RunFile
 from commbench.schedule import Schedule
@@ -61,12 +63,13 @@ class Replica:
         accumulate: int = 1,
         fusion: Fusion = WHOLE,
         overlap: bool = False,
+        share_weights: str = "off",
     ) -> None:
         """Put the model on its device, start from rank 0's weights and prepare the exchange.
 
         Args:
             job: the ranks.
-            model: with the same weights on every rank, or rank 0's are taken.
+            model: on rank 0 with the weights to start from.
             recipe: the optimizer's settings.
             plan: the learning rate of every step.
             schedule_for: this rank's schedule for a buffer of so many bytes.
@@ -78,10 +81,11 @@ class Replica:
             accumulate: micro-batches that this rank's share is cut into.
             fusion: which gradients are exchanged together.
             overlap: whether buckets are exchanged while backward goes on.
+            share_weights: whether the ranks of a node have them in common: auto, on or off.
 
         Raises:
-            UserError: a split that the model does not have, or an MPI library that does not let
-                another thread call it.
+            UserError: a split that the model does not have, an MPI library that does not let
+                another thread call it, or weights that cannot be shared.
         """
         self.job = job
         arrays = arrays_for(device, "float32", job.local_rank)
@@ -91,13 +95,18 @@ class Replica:
             torch.cuda.set_device(self.device)
             self.synchronize = torch.cuda.current_stream().synchronize
         self.model = model.to(self.device)
-        for parameter in self.model.parameters():
-            value = parameter.detach().cpu()
-            job.broadcast(value.numpy())
-            parameter.data.copy_(value)
         buckets = plan_buckets(self.model.parameters(), fusion)
         shapes = [shape for bucket in buckets for shape in bucket.shapes]
         buffers = [wire.buffers(bucket.shapes, len(workers)) for bucket in buckets]
+        schedules = [schedule_for(one.nbytes) for several in buffers for one in several]
+        self.contributes = all(schedule.contributes for schedule in schedules)
+        self.reduces = any(schedule.reduces for schedule in schedules)
+        self.node_weights: NodeWeights | None = None
+        stay_equal = self.in_rounds and all(schedule.reduces for schedule in schedules)
+        if self._shares_weights(share_weights, stay_equal):
+            self.node_weights = NodeWeights(job, self.model, workers)
+        else:
+            self._take_weights()
         lanes = open_lanes(
             buffers,
             schedule_for,
@@ -117,9 +126,6 @@ class Replica:
 
         self.gradients = lay_out(buckets, allocate)
         self.plan = plan
-        schedules = [schedule_for(one.nbytes) for several in buffers for one in several]
-        self.contributes = all(schedule.contributes for schedule in schedules)
-        self.reduces = any(schedule.reduces for schedule in schedules)
         self.codecs = [
             open_codec(
                 wire,
@@ -233,8 +239,13 @@ class Replica:
 
     def update(self, step: int) -> None:
         """Take the optimizer's step with them, unless they overflowed."""
-        if self.backprop.ready(self.gradients.flat):
-            take_step(self.optimizer, self.plan, step)
+        if not self.backprop.ready(self.gradients.flat):
+            return
+        take = partial(take_step, self.optimizer, self.plan, step)
+        if self.node_weights:
+            self.node_weights.update(self.gradients.flat, take)
+        else:
+            take()
 
     def serve(self, step: int) -> tuple[float, list[float]]:
         """A step of a rank without data: it only takes part in the exchanges."""
@@ -275,9 +286,35 @@ class Replica:
         for buffer, mean in zip(own, means, strict=True):
             buffer.copy_(mean.view_as(buffer))
 
+    def _take_weights(self) -> None:
+        """Overwrite the weights with rank 0's; collective."""
+        for parameter in self.model.parameters():
+            value = parameter.detach().cpu()
+            self.job.broadcast(value.numpy())
+            parameter.data.copy_(value)
+
+    def _shares_weights(self, asked: str, stay_equal: bool) -> bool:
+        """Whether the ranks of a node have the weights in common; the same on all nodes."""
+        can = self.device.type == "cpu" and stay_equal
+        if asked == "on" and not can:
+            raise UserError(
+                "--share-weights on: only ranks whose weights stay equal can share them; use it "
+                "with --device cpu and a synchronous exchange other than none"
+            )
+        if asked != "auto" or not can:
+            return asked == "on"
+        weights = sum(parameter.nbytes for parameter in self.model.parameters())
+        worth = worth_sharing(self.job.local_size, weights)
+        return bool(self.job.all_gather(np.array([worth])).any())
+
     def fingerprint(self) -> str:
         """SHA-256 of all weights, in the model's order."""
         digest = hashlib.sha256()
         for parameter in self.model.parameters():
             digest.update(parameter.detach().cpu().numpy().tobytes())
         return digest.hexdigest()
+
+    def state_digest(self) -> bytes:
+        """What is the same on all workers as long as the exchange is right, 36 bytes."""
+        applied = self.node_weights.digest if self.node_weights else 0
+        return bytes.fromhex(self.fingerprint()) + applied.to_bytes(4, "big")

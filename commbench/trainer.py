@@ -69,7 +69,9 @@ def train(job: Job, settings: Settings) -> Outcome | None:
     torch.backends.cudnn.benchmark = False
     torch.backends.cudnn.deterministic = True
     model = job.agree(
-        lambda: course.model.build(course.task, width=settings.width, seed=settings.seed)
+        lambda: course.model.build(
+            course.task, width=settings.width, seed=settings.seed, drawn=job.rank == 0
+        )
     )
     _check_shares(settings, course, model.smallest_batch)
     replica = open_replica(
@@ -86,6 +88,7 @@ def train(job: Job, settings: Settings) -> Outcome | None:
         accumulate=settings.accumulate,
         fusion=course.fusion,
         overlap=settings.overlap and not settings.exchange.asynchronous,
+        share_weights=settings.share_weights,
     )
     hosts = job.all_gather_text(job.host)
     devices = job.all_gather_text(str(replica.device))
@@ -96,6 +99,7 @@ def train(job: Job, settings: Settings) -> Outcome | None:
             course,
             buckets=[bucket.shapes for bucket in replica.gradients.buckets],
             transport=replica.transport.name,
+            shared_weights=replica.node_weights is not None,
             threads=threads,
             hosts=hosts,
             devices=devices,
@@ -320,7 +324,7 @@ class _Run:
         """Compare a digest of the weights over the workers; synchronous SGD keeps them equal."""
         if not self.replica.reduces:
             return
-        digest = np.frombuffer(bytes.fromhex(self.replica.fingerprint()), np.uint8)
+        digest = np.frombuffer(self.replica.state_digest(), np.uint8)
         digests = self.job.all_gather(digest)[self.course.workers]
         different = np.flatnonzero((digests != digests[0]).any(axis=1))
         if len(different):

@@ -13,6 +13,8 @@ from commbench.cli.options import exchange_options, output_options, take_topolog
 if TYPE_CHECKING:
     from commbench.trainer import Outcome
 
+_BATCH = 64
+
 
 @click.command("train")
 @click.option(
@@ -81,10 +83,8 @@ if TYPE_CHECKING:
 @click.option(
     "--batch",
     type=click.IntRange(min=1),
-    default=64,
-    show_default=True,
     help="Global batch: images per step over all workers; where the recipe lets it grow, at the "
-    "start.",
+    "start. [default: 64, or the number of ranks where that is more]",
 )
 @click.option(
     "--epochs",
@@ -199,6 +199,23 @@ if TYPE_CHECKING:
     help="The form in which gradients travel: float32, float16, bfloat16, topk:F (the fraction F "
     "of entries that are largest, the others later) or powersgd:R (matrices of rank R).",
 )
+@click.option(
+    "--warm-start",
+    type=click.Choice(["auto", "on", "off"]),
+    default="auto",
+    show_default=True,
+    help="Whether each node imports once and forks its ranks, which saves time and memory. auto "
+    "does where a node has 16 ranks or more, and more than cores, on Linux without --device cuda.",
+)
+@click.option(
+    "--share-weights",
+    type=click.Choice(["auto", "on", "off"]),
+    default="auto",
+    show_default=True,
+    help="Whether the ranks of a node have weights and momentum in common, updated by one of them: "
+    "the same bits with less memory. auto does where weights, gradients and momentum of all would "
+    "take over a quarter of the node's memory.",
+)
 @output_options
 @click.option(
     "--progress",
@@ -233,10 +250,12 @@ def command(**options: Any) -> None:
     wire = parse_wire(options.pop("wire"))
     window = Window.parse(options.pop("trace_steps"))
     timeout_s = options.pop("timeout")
+    del options["warm_start"]  # settled before anything was imported, in commbench/start.py
     with mpi_job(timeout_s) as job:
         from commbench.course import Settings
         from commbench.trainer import train
 
+        options["batch"] = options["batch"] or max(_BATCH, job.size)
         spec = resolve_auto(
             job,
             spec,

@@ -52,9 +52,9 @@ class Mailbox:
             ranks: list[int] = job.node.allgather(job.rank)
         words = {rank: memoryview(box).cast("q") for rank, box in boxes.items()}
         place = {rank: index * _WORDS * _SLOTS for index, rank in enumerate(ranks)}
-        fence = _fence()
-        self._to = {rank: _Out(words[rank], place[job.rank], fence) for rank in ranks}
-        self._from = {rank: _In(words[job.rank], place[rank], fence) for rank in ranks}
+        barrier = fence()
+        self._to = {rank: _Out(words[rank], place[job.rank], barrier) for rank in ranks}
+        self._from = {rank: _In(words[job.rank], place[rank], barrier) for rank in ranks}
         self._held_back: list[_Out] = []
 
     def post(self, to: int, token: Token) -> Callable[[], bool]:
@@ -188,6 +188,20 @@ def share(job: Job, nbytes: int) -> dict[int, mmap.mmap]:
     return memory
 
 
+def share_one(job: Job, nbytes: int) -> mmap.mmap:
+    """New memory that all ranks of the node map, all zero; collective over them."""
+    handle = place = None
+    if job.local_rank == 0:
+        handle = os.memfd_create("commbench")
+        os.ftruncate(handle, nbytes)
+        place = f"/proc/{os.getpid()}/fd/{handle}"
+    memory = _mapped(job.node.bcast(place, root=0), nbytes)
+    job.node.Barrier()
+    if handle is not None:
+        os.close(handle)
+    return memory
+
+
 def _mapped(path: str, nbytes: int) -> mmap.mmap:
     handle = os.open(path, os.O_RDWR)
     try:
@@ -199,7 +213,7 @@ def _mapped(path: str, nbytes: int) -> mmap.mmap:
         os.close(handle)
 
 
-def _fence() -> Callable[[], None] | None:
+def fence() -> Callable[[], None] | None:
     """What keeps reads and writes in order: MPI's memory barrier, where the processor needs one."""
     if platform.machine() in ("x86_64", "AMD64", "i686"):
         # Stores become visible in order, and no load is put off beyond a later store.

@@ -57,7 +57,7 @@ def test_bad_options(nbytes: str, split: int | None, told: str) -> None:
 def test_gradients_are_views_in_the_order_of_backward() -> None:
     model = torch.nn.Sequential(torch.nn.Linear(2, 3), torch.nn.Linear(3, 1))
     model[0].bias.requires_grad_(False)
-    gradients = lay_out(plan_buckets(model.parameters(), Fusion(first=1)), torch.ones)
+    gradients = lay_out(plan_buckets(model.parameters(), Fusion(first=1)), torch.zeros)
     assert [bucket.shapes for bucket in gradients.buckets] == [[(1,), (1, 3)], [(3, 2)]]
     assert [(bucket.start, bucket.stop) for bucket in gradients.buckets] == [(0, 4), (4, 10)]
     assert gradients.flat.tolist() == [0] * 10  # no gradient yet

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from types import ModuleType
 from typing import TYPE_CHECKING, cast
@@ -78,7 +79,7 @@ class ModelChoice:
             )
         return replace(task, size=image_size)
 
-    def build(self, task: Task, *, width: float, seed: int | None) -> Network:
+    def build(self, task: Task, *, width: float, seed: int | None, drawn: bool = True) -> Network:
         """Builds it with its published initialisation, on the CPU, in float32, in training mode.
 
         Args:
@@ -87,6 +88,8 @@ class ModelChoice:
             seed: the weights are a function of this number and the shapes alone; torch's global
                 generator is neither read nor moved. None gives shapes without values, on the meta
                 device.
+            drawn: whether to draw weights; without, they may be any, until another model's are
+                copied into them. What is not drawn has its values all the same.
 
         Raises:
             UserError: a size that the model cannot take, or a width that is not positive.
@@ -98,7 +101,10 @@ class ModelChoice:
         generator: torch.Generator | None = None
         if seed is not None:
             generator = torch.Generator().manual_seed(seed)
-        model = self.module.build(task, width, generator, **self.options)
+        from commbench.workloads.models.layers import Undrawn
+
+        with nullcontext() if drawn else Undrawn():
+            model = self.module.build(task, width, generator, **self.options)
         return cast("Network", model)
 
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, cast
 
 import torch
 from torch import nn
+from torch.overrides import TorchFunctionMode
 
 Filler = Callable[[torch.Tensor, torch.Generator | None], object]
 """Draws a weight `(out, ...)` in place; its fan-in is the length of `weight[0]`."""
@@ -43,6 +44,25 @@ def msra_out(weight: torch.Tensor, generator: torch.Generator | None) -> object:
 def scaled(channels: int, width: float, multiple: int = 1) -> int:
     """Channels times `width`, rounded to a positive multiple of `multiple`."""
     return multiple * max(1, round(channels * width / multiple))
+
+
+class Undrawn(TorchFunctionMode):
+    """Within it nothing is drawn: tensors keep what their memory holds, which costs no time.
+
+    For a model that is to get another's weights; all that is not drawn is as always.
+    """
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Iterable[type],
+        args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        """Calls `func`, unless it draws."""
+        if func in (torch.Tensor.normal_, torch.Tensor.uniform_):
+            return args[0]
+        return func(*args, **(kwargs or {}))
 
 
 class LocalResponseNorm(nn.LocalResponseNorm):
