@@ -12,7 +12,7 @@ METADATA := setup.cfg pyproject.toml constraints.txt
 PIP       = $(BIN)/python -m pip install --quiet --constraint constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test bench lint types format clean
+.PHONY: help demo test bench figures lint types format clean
 .DELETE_ON_ERROR:
 
 help: ## list the targets
@@ -48,6 +48,11 @@ bench: ## time the exchanges against MPI, Gloo and loops by hand, under both lib
 	$(MAKE) --no-print-directory .venv-openmpi/installed MPI=openmpi
 	sh benchmarks/measure.sh $(BENCH) mpich=$(CURDIR)/.venv/bin openmpi=$(CURDIR)/.venv-openmpi/bin
 	.venv/bin/python -m benchmarks.table --results $(BENCH) $(if $(QUICK),,--document docs/PERFORMANCE.md)
+
+figures: $(VENV)/installed ## draw the figures of docs/LARGE-BATCH.md again from the results that come along
+	for file in results/reproduce/*.h5; do \
+		$(BIN)/commbench reproduce $$(basename $$file .h5) $$file || exit 1; \
+	done
 
 lint: $(VENV)/developing ## check style, spelling and types; change nothing
 	$(BIN)/ruff check .

@@ -42,7 +42,7 @@ def command(name: str, file: Path | None, quick: bool, folder: Path, as_json: bo
 
     Prints our numbers beside those in print. A NAME that trains does so first, several runs side by
     side; interrupted, it goes on with those that are missing. With the FILE of earlier results it
-    trains nothing. A number is judged by a stated band, but for those where the paper contradicts
+    trains nothing, and draws beside that. A number is judged by a stated band, but for those where the paper contradicts
     itself, which are marked; an effect, by whether it shows with every seed. Exits with 1 if one
     does not hold.
     """
@@ -61,8 +61,8 @@ def command(name: str, file: Path | None, quick: bool, folder: Path, as_json: bo
     else:
         results = _results(module, name, file, quick, folder)
         outcome = _tolerant(module.judge(results)) if results.quick else module.judge(results)
-        if file is None:
-            _draw(module, results, folder / f"{name}{'-quick' if quick else ''}")
+        stem = folder / f"{name}{'-quick' if quick else ''}"
+        _draw(module, results, file.with_suffix("") if file else stem)
     if as_json:
         click.echo(json.dumps(_as_dict(name, outcome), indent=2))
     else:

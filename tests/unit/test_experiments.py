@@ -145,10 +145,12 @@ def judged(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, results: Results) ->
     finding = Finding("a claim", "40 against 50 %", shows=False)
     module = SimpleNamespace(
         experiment=None,
+        panels=lambda back: [lambda axes: axes.plot(back.scores("one"))],
         judge=lambda back: Outcome("T", "paper", score_cells(back), findings=(finding,)),
     )
     monkeypatch.setattr(reproduce, "load_reproduction", lambda _name: module)
     result = CliRunner().invoke(command, [results.name, str(path), "--json"])
+    assert path.with_suffix(".png").stat().st_size > 5000
     return result.exit_code, json.loads(result.stdout)
 
 
