@@ -42,9 +42,9 @@ def command(name: str, file: Path | None, quick: bool, folder: Path, as_json: bo
 
     Prints our numbers beside those in print. A NAME that trains does so first, several runs side by
     side; interrupted, it goes on with those that are missing. With the FILE of earlier results it
-    trains nothing, and draws beside that. A number is judged by a stated band, but for those where the paper contradicts
-    itself, which are marked; an effect, by whether it shows with every seed. Exits with 1 if one
-    does not hold.
+    trains nothing, and draws beside that. A number is judged by a stated band, but for those where
+    the paper contradicts itself, which are marked; an effect, by whether it shows with every seed.
+    Exits with 1 if one does not hold.
     """
     from commbench.reproduce import load_reproduction
 
