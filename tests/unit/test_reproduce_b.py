@@ -11,7 +11,7 @@ from commbench.reproduce import load_reproduction
 from commbench.workloads.models import parse_model
 from commbench.workloads.recipes import load_recipe
 
-NAMES = ("async-staleness", "mixed-precision")
+NAMES = ("async-staleness", "firecaffe-lr", "mixed-precision")
 RESULTS = Path(__file__).parents[2] / "results" / "reproduce"
 
 
