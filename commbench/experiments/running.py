@@ -151,7 +151,9 @@ def _train(
                 return
             done += 1
         if process.returncode and not (task.path.exists() and _is_finished(task)):
-            last = (errors.strip().splitlines() or [f"exit status {process.returncode}"])[-1]
+            # Open MPI puts its errors between rules.
+            told = [line for line in errors.splitlines() if line.strip(" -")]
+            last = told[-1] if told else f"exit status {process.returncode}"
             raise UserError(f"{shlex.join(task.command)} failed: {last}")
         run = read(task.path, task.variant.name, task.seed, chance)
         left = (monotonic() - start) / done * (len(tasks) - done) / 60
@@ -185,6 +187,7 @@ def read(path: Path, variant: str, seed: int, chance: float) -> Run:
         table = {name: file["eval"][name][:] for name in ("step", "epoch", "top1", "loss")}
         loss = file["steps/loss"][:]
         rates = file["steps/images_per_s"][:]
+        steps_s = file["steps/batch"][:] / rates
     done = np.isfinite(table["top1"])
     ends = [int(step) for step in table["step"][done]]
     begins = [0, *ends][: len(ends)]
@@ -200,7 +203,8 @@ def read(path: Path, variant: str, seed: int, chance: float) -> Run:
         top1=table["top1"][done],
         test_loss=table["loss"][done],
         train_loss=np.array(means),
-        train_s=float(root.get("train_s", np.nan)),
+        # A run that diverged was not there at the end to tell.
+        train_s=float(root.get("train_s", np.nansum(steps_s))),
         images_per_s=float(np.median(rates)) if len(rates) else np.nan,
         facts={name: float(told[name]) for name in _FACTS if name in told},
     )

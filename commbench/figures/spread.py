@@ -91,3 +91,47 @@ def _over_seeds(
     places = sorted(found)
     each = [found[place] for place in places]
     return places, [sum(v) / len(v) for v in each], [min(v) for v in each], [max(v) for v in each]
+
+
+def draw_choices(
+    axes: Any,
+    series: Mapping[str, Mapping[str, NDArray[np.float64]]],
+    *,
+    title: str,
+    x: str,
+    y: str = "top-1 after training (%)",
+    columns: int = 2,
+) -> None:
+    """Draw a value over choices without a scale, such as number formats or a bound of inf.
+
+    Args:
+        axes: where to draw.
+        series: for each kind of run, and each choice by name, the values of all seeds; the choices
+            stand in the order in which they first come.
+        title: of the panel.
+        x: what is chosen.
+        y: of the value.
+        columns: of the legend, which one series alone does without.
+    """
+    choices = list(dict.fromkeys(choice for points in series.values() for choice in points))
+    for turn, (label, points) in enumerate(series.items()):
+        places = [choices.index(choice) for choice in points]
+        means = np.array([values.mean() for values in points.values()])
+        ends = np.array([(values.min(), values.max()) for values in points.values()]).T
+        axes.errorbar(
+            places,
+            means,
+            yerr=np.abs(ends - means),
+            label=label,
+            color=COLOURS[turn % len(COLOURS)],
+            marker=_MARKERS[turn % len(_MARKERS)],
+            linestyle="none",
+            capsize=3,
+        )
+    axes.set_xticks(range(len(choices)), choices)
+    axes.set_xlim(-0.5, len(choices) - 0.5)
+    axes.set_xlabel(x)
+    axes.set_ylabel(y)
+    axes.set_title(title)
+    if len(series) > 1:
+        legend_below(axes, columns)
