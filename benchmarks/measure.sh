@@ -4,7 +4,7 @@
 #   sh benchmarks/measure.sh FOLDER LIBRARY=BIN...
 #
 # with the folder BIN of each library's mpirun and python writes
-# FOLDER/{tune,exchanges,scale}-LIBRARY-nP.h5. QUICK=1 takes a minute and shows nothing but that
+# FOLDER/{tune,exchanges,training,scale}-LIBRARY-nP.h5. QUICK=1 takes a minute and shows nothing but that
 # everything works.
 set -eu
 
@@ -12,9 +12,11 @@ folder=$1
 shift
 ranks='2 4 8' many='64 128' rounds=20 longest=16M seconds=6
 sizes=4K,16K,32K,64K,256K,1M,4M,16M,64M
+trained='2 4' models=nin,alexnet,resnet50 steps=20
 if [ -n "${QUICK:-}" ]; then
     ranks=2 many=16 rounds=3 longest=4M seconds=0.2
     sizes=4K,256K,4M
+    trained=2 models=nin steps=2
 fi
 
 # Open MPI refuses to start as root, and to start more ranks than cores, unless it is told twice;
@@ -40,6 +42,12 @@ exchanges() { # LIBRARY P: which of ours is the best for which size; then that a
         --output "$folder/exchanges-$1-n$2.h5"
 }
 
+training() { # LIBRARY P: whole training steps, against DDP
+    rm -f "$folder/training-$1-n$2.h5"
+    OMP_NUM_THREADS=1 mpirun -n "$2" python -m benchmarks.training --models "$models" \
+        --rounds "$steps" --output "$folder/training-$1-n$2.h5"
+}
+
 scale() { # LIBRARY P
     rm -f "$folder/scale-$1-n$2.h5"
     mpirun -n "$2" python -m benchmarks.scale --launched "$(date +%s.%N)" \
@@ -57,4 +65,5 @@ under_all() { # COMMAND P LIBRARY=BIN...
 }
 
 for p in $ranks; do under_all exchanges "$p" "$@"; done
+for p in $trained; do under_all training "$p" "$@"; done
 for p in $many; do under_all scale "$p" "$@"; done

@@ -11,6 +11,7 @@ import numpy as np
 from benchmarks.estimate import estimate
 from benchmarks.results import Result, bytes_text, read, verdicts
 from benchmarks.scale_results import ScaleResult, read_scale
+from benchmarks.training_results import HEADER, read_training
 from commbench.errors import UserError
 
 BEGIN = "<!-- benchmarks: begin; written by `make bench` -->"
@@ -80,6 +81,11 @@ def tables(folder: Path) -> str:
         "### Across MPI libraries (between runs)",
         _across(jobs),
     ]
+    trained = [read_training(path) for path in sorted(folder.glob("training-*.h5"))]
+    trained.sort(key=lambda job: (job.library, job.ranks))
+    if trained:
+        table = _markdown(HEADER, [row for job in trained for row in job.rows()])
+        parts += [f"### Training steps, ours by {trained[0].exchange}, against DDP", table]
     if many:
         parts += ["### Many ranks", _many(many)]
     return "\n\n".join(parts)

@@ -48,6 +48,15 @@ def test_many_ranks_sum_right_and_their_memory_is_known(results: Path) -> None:
         assert (file["scale/proportional_bytes"][:] > 30e6).all()
 
 
+def test_training_agrees_with_ddp(results: Path) -> None:
+    with h5py.File(results / "training-library-n2.h5") as file:
+        assert (file["training/apart"][:] < 1e-6).all()
+        assert file["training/seconds"].shape == (1, 4, 2, 2)
+        assert (file["training/seconds"][:] > 0).all()
+    (row,) = [line for line in tables(results).splitlines() if "| nin, 48 px, 16 a rank |" in line]
+    assert row.count("|") == 10
+
+
 def test_the_tables_show_what_is_in_the_files(results: Path) -> None:
     text = tables(results)
     job = read(results / "exchanges-library-n2.h5")

@@ -125,7 +125,7 @@ class Results:
         """Top-1 at the end of each run of a variant in percent, ``(seeds,)``."""
         return np.array([run.score for run in self.of(variant)])
 
-    def cpu_minutes(self) -> float:
+    def clock_minutes(self) -> float:
         """Time of all trainings, each on its cores, in minutes; evaluations apart."""
         return sum(run.train_s for run in self.runs) / 60
 

@@ -69,7 +69,7 @@ def judge(results: Results) -> Outcome:
         notes=(
             "Top-1 on the Fashion-MNIST subset, read row by row by a quarter of LEGW's LSTM. A "
             "server divides the rate by the number of workers, and counts momentum by updates.",
-            f"{results.cpu_minutes():.0f} minutes of training by the clock; on a busy machine "
+            f"{results.clock_minutes():.0f} minutes of training by the clock; on a busy machine "
             "workers drift apart further, and only a bound of 0 repeats its bits.",
         ),
         findings=tuple(findings),

@@ -72,7 +72,7 @@ def judge(results: Results) -> Outcome:
         notes=(
             "Top-1 on the Fashion-MNIST subset at 32 pixels by an eighth of GoogLeNet's width, "
             "312 steps; the paper's 0.02 to 0.32 are of a batch of 1024 and 84,375 steps.",
-            f"{results.cpu_minutes():.0f} minutes of training by the clock.",
+            f"{results.clock_minutes():.0f} minutes of training by the clock.",
         ),
         findings=tuple(findings),
     )

@@ -64,7 +64,7 @@ def test_options_become_a_command_line() -> None:
 def test_a_run_that_diverged_scores_as_guessing() -> None:
     assert RESULTS.scores("one").tolist() == [50.0, 60.0]
     assert RESULTS.scores("two").tolist() == [10.0]
-    assert RESULTS.cpu_minutes() == 3
+    assert RESULTS.clock_minutes() == 3
     with pytest.raises(KeyError):
         RESULTS.scores("three")
     first, second = score_cells(RESULTS)
