@@ -58,8 +58,8 @@ def judge(results: Results) -> Outcome:
         notes=(
             "Top-1 on the Fashion-MNIST subset by a sixteenth of the width of Jia's AlexNet, batch "
             "64, two epochs; weights, gradients' sum and LARS are in float32 in all.",
-            f"{results.clock_minutes():.0f} minutes of training by the clock; a CPU gains no time by "
-            "float16.",
+            f"{results.clock_minutes():.0f} minutes of training by the clock; a CPU gains no "
+            "time by float16.",
         ),
         findings=(*(_agrees(results, name) for name in _SHORT), _loses_nothing(results)),
     )
