@@ -18,7 +18,7 @@ import torch
 from commbench.errors import UserError
 from commbench.units import Bytes
 
-DEFAULT_FUSION = "16M"
+DEFAULT_FUSION = "4M"
 
 
 @dataclass(frozen=True)

@@ -142,7 +142,7 @@ _BATCH = 64
     "--fusion-bytes",
     metavar="SIZE",
     help="Gradients are exchanged in buckets, last layer first; one is closed once it has so many "
-    "bytes. none: a bucket for each tensor; all: one bucket. [default: 16M]",
+    "bytes. none: a bucket for each tensor; all: one bucket. [default: 4M]",
 )
 @click.option(
     "--fusion-split",

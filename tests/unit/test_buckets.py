@@ -33,7 +33,7 @@ def test_a_split_leaves_something_on_both_sides(first: int) -> None:
 @pytest.mark.parametrize(
     ("nbytes", "split", "fusion", "spec"),
     [
-        (None, None, Fusion(nbytes=16 << 20), "16M"),
+        (None, None, Fusion(nbytes=4 << 20), "4M"),
         ("all", None, WHOLE, "all"),
         ("none", None, Fusion(nbytes=0), "none"),
         ("1.5K", None, Fusion(nbytes=1536), "1536"),
