@@ -13,6 +13,7 @@ from benchmarks.results import Result, bytes_text, read, verdicts
 from benchmarks.scale_results import ScaleResult, read_scale
 from benchmarks.training_results import HEADER, read_training
 from commbench.errors import UserError
+from commbench.record import open_run
 
 BEGIN = "<!-- benchmarks: begin; written by `make bench` -->"
 END = "<!-- benchmarks: end -->"
@@ -86,6 +87,8 @@ def tables(folder: Path) -> str:
     if trained:
         table = _markdown(HEADER, [row for job in trained for row in job.rows()])
         parts += [f"### Training steps, ours by {trained[0].exchange}, against DDP", table]
+    if (folder / "models.h5").exists():
+        parts += ["### Models, a rank alone", _models(folder / "models.h5")]
     if many:
         parts += ["### Many ranks", _many(many)]
     return "\n\n".join(parts)
@@ -217,6 +220,26 @@ def _across(jobs: Sequence[Result]) -> str:
                 theirs = np.nanmedian(other.seconds(size, "Allreduce"))
                 labels = [ours.library, other.library, str(ours.ranks), bytes_text(size)]
                 rows.append([*labels, f"{theirs / best:.2f}"])
+    return _markdown(header, rows)
+
+
+def _models(path: Path) -> str:
+    """How large each model is as published, and how fast it trains at the size used here."""
+    with open_run(path) as file:
+        table = {name: file["models"][name][:] for name in ("parameters", "macs", "size", "batch")}
+        names, seconds = file["models/model"].asstr()[:], file["models/seconds"][:]
+    header = ["model", "parameters", "MACs", "size here", "batch", "samples/s"]
+    rows = [
+        [
+            str(name),
+            f"{table['parameters'][row]:,}",
+            f"{table['macs'][row]:,}",
+            str(table["size"][row]),
+            str(table["batch"][row]),
+            estimate(table["batch"][row] / seconds[row]).text(1),
+        ]
+        for row, name in enumerate(names)
+    ]
     return _markdown(header, rows)
 
 

@@ -12,6 +12,7 @@ from commbench.cli import commands
 from commbench.errors import UserError
 from commbench.job import Job
 from commbench.registry import topology_names
+from commbench.workloads.data import frames, synthetic
 from commbench.workloads.models import published_models
 from commbench.workloads.recipes import recipe_names
 
@@ -36,6 +37,9 @@ def leave(job: Job, message: str) -> None:
 def main() -> None:
     """Two steps of each, into FOLDER/NUMBER.h5; what is refused, to FOLDER/NUMBER.txt."""
     Job.part = leave  # type: ignore[method-assign, assignment]
+    # Evaluations would take most of the time.
+    for module in (frames, synthetic):
+        module.TRAIN_SAMPLES, module.TEST_SAMPLES = 40, 8
     for number, (model, exchange, recipe) in enumerate(runs()):
         output = Path(sys.argv[1], f"{number}.h5")
         arguments = ["train", "--model", model, "--exchange", exchange, "--recipe", recipe, *SMALL]
