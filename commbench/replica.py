@@ -137,6 +137,8 @@ class Replica:
             )
             for bucket, own in zip(buckets, lanes.of, strict=True)
         ]
+        self.backprop = Backprop(self.model, recipe, parts=accumulate, now=self.now)
+        self._allow_overflow()
         self.courier = self._open_courier(
             overlap and self.contributes and any(schedule.rounds for schedule in schedules)
         )
@@ -146,7 +148,11 @@ class Replica:
         self.told = describe(wire, shapes)
         self.optimizer = make_optimizer(parameter_groups(self.model, recipe), plan)
         self.model.label_smoothing = recipe.label_smoothing
-        self.backprop = Backprop(self.model, recipe, parts=accumulate, now=self.now)
+
+    def _allow_overflow(self) -> None:
+        """Have NumPy not warn of what a loss scale is there for, in this thread."""
+        if self.backprop.scale.active:
+            np.seterr(over="ignore", invalid="ignore")
 
     def _open_courier(self, overlap: bool) -> Courier:
         """What exchanges the buckets.
@@ -170,6 +176,7 @@ class Replica:
             return wait
 
         def enter() -> None:
+            self._allow_overflow()
             if self.device.type != "cpu":
                 torch.cuda.set_device(self.device)
 

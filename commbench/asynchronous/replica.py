@@ -48,6 +48,7 @@ class AsynchronousReplica(Replica):
         accumulate: int = 1,
         fusion: Fusion = WHOLE,
         overlap: bool = False,
+        share_weights: str = "off",
     ) -> None:
         """As `Replica`, with the schedule of the synchronous exchange of the same servers.
 
@@ -67,6 +68,7 @@ class AsynchronousReplica(Replica):
             accumulate=accumulate,
             fusion=fusion,
             overlap=overlap,
+            share_weights=share_weights,
         )
         self.terms = terms
         count = self.gradients.flat.numel()
