@@ -29,9 +29,6 @@ def preload() -> None:
         for module in pkgutil.iter_modules(package.__path__, f"{package.__name__}."):
             importlib.import_module(module.name)
 
-    from commbench.workloads.data import load_data
-    from commbench.workloads.models import parse_model
+    from commbench.workloads.data.fashion import keep_subset
 
-    load_data(
-        "fashion-mnist-subset", folder=None, task=parse_model("nin").published, batch=1, seed=1
-    )
+    keep_subset()

@@ -15,7 +15,7 @@ from commbench.asynchronous.histogram import MEASURES, Histogram, describe
 from commbench.asynchronous.ledger import Answer, Ledger, Message, Take, Update, most_updates
 from commbench.asynchronous.shard import Shard
 from commbench.asynchronous.wire import shares_of, sources_of
-from commbench.buckets import single_bucket
+from commbench.buckets import lay_out, plan_buckets
 from commbench.errors import UserError
 from commbench.registry import admitted, parse_exchange, parse_exchanges
 from commbench.units import Staleness
@@ -213,12 +213,12 @@ def test_shards_take_the_optimizers_steps_bit_by_bit(count: int, name: str) -> N
     recipe = load_recipe(name)
     plan = recipe.plan(64, 10)
     net = Net()
-    bucket = single_bucket(net.parameters(), torch.empty)
-    n = bucket.gradient.numel()
+    gradients = lay_out(plan_buckets(net.parameters()), torch.zeros)
+    n = gradients.flat.numel()
     shards = [
         Shard(
             net,
-            bucket.parameters,
+            gradients.parameters,
             (index * n // count, (index + 1) * n // count),
             arrays=arrays_for("cpu", "float32"),
             recipe=recipe,
@@ -231,7 +231,7 @@ def test_shards_take_the_optimizers_steps_bit_by_bit(count: int, name: str) -> N
     optimizer = make_optimizer(parameter_groups(net, recipe), plan)
     for step in range(3):
         terms = torch.randn(2, n)
-        bucket.gradient.copy_(terms[0] + terms[1])
+        gradients.flat.copy_(terms[0] + terms[1])
         take_step(optimizer, plan, step)
         for index, shard in enumerate(shards):
             length = len(shard.weights)
@@ -241,7 +241,7 @@ def test_shards_take_the_optimizers_steps_bit_by_bit(count: int, name: str) -> N
                 shard.take(bounds, own[0][slice(*bounds)], first=True)
                 shard.take(bounds, own[1][slice(*bounds)], first=False)
             shard.update(step)
-    expected = torch.cat([p.detach().reshape(-1) for p in bucket.parameters]).numpy()
+    expected = torch.cat([p.detach().reshape(-1) for p in gradients.parameters]).numpy()
     assert np.array_equal(np.concatenate([shard.weights for shard in shards]), expected)
 
 

@@ -18,7 +18,9 @@ pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="ne
 
 # As commbench/start.py, but what a rank runs is the last argument.
 START = """
-import sys
+import signal, sys
+# What a shell starts in the background ignores it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 from commbench.warm.client import start
 start("\\0" + sys.argv[1], int(sys.argv[2]), preload=lambda: None, run=lambda: exec(sys.argv[3]))
 """

@@ -8,7 +8,6 @@ first 1,000 training and 200 test images of each class; `fashion_mnist/make_subs
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -45,6 +44,9 @@ FULL_ADVICE = (
 )
 SUBSET_ADVICE = "reinstall commbench, whose data this is"
 
+# Of the shipped subset, where it is kept; nobody can write to it.
+_kept: dict[str, NDArray[np.uint8]] = {}
+
 
 def load_fashion_mnist(folder: Path | None, *, classes: int, image_size: int) -> Dataset:
     """All 60,000 training and 10,000 test images, from `folder` or from Debian's package.
@@ -79,16 +81,18 @@ def read_split(
 ) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
     """Images `(n, 28, 28) uint8` and labels `(n,) int64` of a split."""
     images, labels = (
-        _read_shipped(name) if folder == SUBSET_FOLDER else read_idx(folder, name, sha256, advice)
+        _kept[name]
+        if folder == SUBSET_FOLDER and name in _kept
+        else read_idx(folder, name, sha256, advice)
         for name in names
     )
     return images, labels.astype(np.int64)
 
 
-@cache
-def _read_shipped(name: str) -> NDArray[np.uint8]:
-    # Ranks that are forked find them in memory. Nobody can write to them.
-    return read_idx(SUBSET_FOLDER, name, SUBSET_SHA256, SUBSET_ADVICE)
+def keep_subset() -> None:
+    """Read the shipped files once for all processes that are forked from this one."""
+    for name in (*TRAIN, *TEST):
+        _kept[name] = read_idx(SUBSET_FOLDER, name, SUBSET_SHA256, SUBSET_ADVICE)
 
 
 def _load(
