@@ -35,7 +35,8 @@ def trained(ranks: int, output: Path, *options: str) -> tuple[h5py.File, str]:
 def test_without_staleness_it_gives_the_bits_of_the_synchronous_server(
     tmp_path: Path, ranks: int, synchronous: list[str], asynchronous: list[str]
 ) -> None:
-    expected, _ = trained(ranks, tmp_path / "synchronous.h5", "--exchange", *synchronous)
+    whole = ["--exchange", *synchronous, "--fusion-bytes", "all"]
+    expected, _ = trained(ranks, tmp_path / "synchronous.h5", *whole)
     options = ["--exchange", "ps-async", "--staleness", "0", *asynchronous]
     file, printed = trained(ranks, tmp_path / "asynchronous.h5", *options)
     assert file.attrs["weights_sha256"] == expected.attrs["weights_sha256"]
