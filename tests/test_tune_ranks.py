@@ -61,7 +61,7 @@ def test_sweep_and_train_use_it(tuned: Path) -> None:
     mpirun(2, [COMMBENCH, "train", *TRAIN, *auto, str(tuned / "train.h5")], TIMEOUT_S)
     with h5py.File(tuned / "train.h5") as run:
         assert run.attrs["exchange"] == "tree:4K:ring"
-            assert set(run["exchange/algorithm"].asstr()) == {"ring"}
+        assert set(run["exchange/algorithm"].asstr()) == {"ring"}
         assert "--exchange auto" in run.attrs["command_line"]
 
 
