@@ -25,9 +25,9 @@ def job() -> Iterator[Job]:
     job.close()
 
 
-@pytest.mark.parametrize("transport", ["auto", "mpi"])
 @pytest.mark.parametrize(
-    "exchange", ["ring", "tree", "parameter-server", "binary-blocks", "native", "tree:1K:ring"]
+    ("exchange", "transport"),
+    [("ring", "mpi"), ("binary-blocks", "auto"), ("native", "auto"), ("tree:1K:ring", "auto")],
 )
 @pytest.mark.parametrize("fusion", [Fusion(nbytes=0), Fusion(nbytes=6000), Fusion(first=3)])
 def test_sums(job: Job, exchange: str, transport: str, fusion: Fusion) -> None:
