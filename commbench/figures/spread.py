@@ -44,9 +44,7 @@ def draw_sweep(
     axes.set_xscale("log", base=2)
     axes.set_xticks(settings, [f"{setting:g}" for setting in settings])
     axes.minorticks_off()
-    axes.set_xlabel(x)
-    axes.set_ylabel(y)
-    axes.set_title(title)
+    _name(axes, title, x, y)
     legend_below(axes, columns)
 
 
@@ -74,9 +72,7 @@ def draw_curves(
         axes.plot(epochs, mean, label=label, color=colour)
         axes.fill_between(epochs, low, high, color=colour, alpha=0.18, linewidth=0)
     axes.set_xlim(left=0)
-    axes.set_xlabel("epochs")
-    axes.set_ylabel(y)
-    axes.set_title(title)
+    _name(axes, title, "epochs", y)
     legend_below(axes, columns)
 
 
@@ -130,8 +126,12 @@ def draw_choices(
         )
     axes.set_xticks(range(len(choices)), choices)
     axes.set_xlim(-0.5, len(choices) - 0.5)
-    axes.set_xlabel(x)
-    axes.set_ylabel(y)
-    axes.set_title(title)
+    _name(axes, title, x, y)
     if len(series) > 1:
         legend_below(axes, columns)
+
+
+def _name(axes: Any, title: str, x: str, y: str) -> None:
+    axes.set_title(title)
+    axes.set_xlabel(x)
+    axes.set_ylabel(y)

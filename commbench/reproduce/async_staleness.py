@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from commbench.experiments import Experiment, Finding, Results, Variant, beats, holds, spread
+from commbench.experiments import Experiment, Finding, Results, Variant, against, beats, holds
 from commbench.reproduce import Cell, Outcome, score_cells
 
 NEEDS = "some 10 minutes on two cores; --quick, two"
@@ -43,10 +43,10 @@ def experiment(quick: bool) -> Experiment:
     chosen += [] if quick else [(GENTLE, "inf")]
     variants = []
     for rate in dict.fromkeys(rate for rate, _ in chosen):
-        variants.append(Variant(f"sync-lr{rate}", {**options, **synchronous, "lr": rate}))
+        variants.append(Variant(_variant(None, rate), {**options, **synchronous, "lr": rate}))
         variants += [
             Variant(
-                f"s{bound}-lr{rate}",
+                _variant(bound, rate),
                 {**options, "exchange": "ps-async", "staleness": bound, "lr": rate},
             )
             for at, bound in chosen
@@ -142,7 +142,7 @@ def _same(results: Results) -> Finding:
     zero, fresh = _variant("0", HIGH), _variant(None, HIGH)
     return Finding(
         "with a bound of 0, the asynchronous server is the synchronous one",
-        _told(results, zero, fresh),
+        against(results.scores(zero), results.scores(fresh)),
         np.array_equal(results.scores(zero), results.scores(fresh)),
     )
 
@@ -152,7 +152,7 @@ def _costs(results: Results, bound: str) -> Finding:
     far = bound not in ("1", "2")
     return Finding(
         f"at five times the recipe's rate, a bound of {bound} costs accuracy",
-        _told(results, stale, fresh),
+        against(results.scores(stale), results.scores(fresh)),
         beats(results.scores(fresh), results.scores(stale), _MARGIN),
         expected=far,
         why="" if far else "lower in the mean, but not with every seed",
@@ -163,7 +163,7 @@ def _keeps(results: Results) -> Finding:
     stale, fresh = _variant("inf", GENTLE), _variant(None, GENTLE)
     return Finding(
         f"at the recipe's rate, divided by the workers, no more than {_MARGIN:g} points are lost",
-        _told(results, stale, fresh),
+        against(results.scores(stale), results.scores(fresh)),
         holds(results.scores(stale), results.scores(fresh), _MARGIN),
         expected=False,
         why="three epochs at a constant rate, where the papers' runs are far longer",
@@ -181,14 +181,10 @@ def _bounded(results: Results) -> list[Finding]:
         ),
         Finding(
             "a bound of 1 keeps more accuracy than none",
-            _told(results, one, none),
+            against(results.scores(one), results.scores(none)),
             beats(results.scores(one), results.scores(none), _MARGIN),
             expected=False,
             why=f"{_RANKS - 1} workers that are alike are about {_RANKS - 2} updates behind under "
             "any bound",
         ),
     ]
-
-
-def _told(results: Results, first: str, second: str) -> str:
-    return f"{spread(results.scores(first))} against {spread(results.scores(second))} %"

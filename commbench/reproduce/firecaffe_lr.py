@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from commbench.experiments import Experiment, Finding, Results, Variant, beats, spread
+from commbench.experiments import Experiment, Finding, Results, Variant, against, beats, spread
 from commbench.reproduce import Outcome, score_cells
 
 NEEDS = "some 10 minutes on two cores; --quick, one"
@@ -53,7 +53,7 @@ def judge(results: Results) -> Outcome:
         findings.append(
             Finding(
                 f"the best rate, {best}, is inside the ladder and ahead of the lowest, {lowest}",
-                _told(scores, best, lowest),
+                against(scores[best], scores[lowest]),
                 beats(scores[best], scores[lowest], _MARGIN),
             )
         )
@@ -115,7 +115,3 @@ def _fails(scores: dict[float, NDArray[np.float64]], rate: float, name: str) -> 
         f"{spread(scores[rate])} %",
         bool(scores[rate].max() < _FAILED),
     )
-
-
-def _told(scores: dict[float, NDArray[np.float64]], first: float, second: float) -> str:
-    return f"{spread(scores[first])} against {spread(scores[second])} %"

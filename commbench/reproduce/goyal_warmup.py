@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from commbench.experiments import Experiment, Finding, Results, Variant, beats, holds, spread
+from commbench.experiments import Experiment, Finding, Results, Variant, against, beats, holds
 from commbench.reproduce import Outcome, score_cells
 
 NEEDS = "some 8 minutes on two cores; --quick, one"
@@ -162,7 +162,7 @@ def _keeps(results: Results, small: int, batch: int) -> Finding:
     steps = 10_000 * _EPOCHS // batch
     return Finding(
         f"linear scaling: {batch} keeps the accuracy of {small}, but for {_FLAT:g} points",
-        _told(results, f"gradual-{batch}", f"gradual-{small}"),
+        against(results.scores(f"gradual-{batch}"), results.scores(f"gradual-{small}")),
         holds(results.scores(f"gradual-{batch}"), results.scores(f"gradual-{small}"), _FLAT),
         expected=steps > 300,
         why="" if steps > 300 else f"the curve begins to bend: {steps} steps are left of 625",
@@ -172,7 +172,7 @@ def _keeps(results: Results, small: int, batch: int) -> Finding:
 def _loses(results: Results, before: int, batch: int) -> Finding:
     return Finding(
         f"the knee: {batch} loses more than {_FLAT:g} points on {before}",
-        _told(results, f"gradual-{batch}", f"gradual-{before}"),
+        against(results.scores(f"gradual-{batch}"), results.scores(f"gradual-{before}")),
         beats(results.scores(f"gradual-{before}"), results.scores(f"gradual-{batch}"), _FLAT),
     )
 
@@ -194,7 +194,7 @@ def _ahead(results: Results, other: str, batch: int) -> Finding:
     better, worse = results.scores(f"gradual-{batch}"), results.scores(f"{other}-{batch}")
     return Finding(
         f"at {batch}, gradual warmup ends ahead of {_LABELS[other]}",
-        _told(results, f"gradual-{batch}", f"{other}-{batch}"),
+        against(results.scores(f"gradual-{batch}"), results.scores(f"{other}-{batch}")),
         beats(better, worse, _AHEAD),
         expected=other not in _ABSENT,
         why=_ABSENT.get(other, ""),
@@ -237,7 +237,3 @@ def _ends(epochs: NDArray[np.float64]) -> int:
 
 def _losses(values: NDArray[np.float64]) -> str:
     return f"{values.mean():.2f} ({values.min():.2f} to {values.max():.2f})"
-
-
-def _told(results: Results, first: str, second: str) -> str:
-    return f"{spread(results.scores(first))} against {spread(results.scores(second))} %"

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from commbench.experiments import Experiment, Finding, Results, Variant, beats, spread
+from commbench.experiments import Experiment, Finding, Results, Variant, against, beats
 from commbench.reproduce import Cell, Outcome, score_cells
 
 NEEDS = "some 4 minutes on two cores; --quick, one"
@@ -198,7 +198,7 @@ def _shows(results: Results, effect: _Effect) -> Finding:
     told = f" ({effect.table}: {effect.gain:+.1f} points)" if effect.gain else ""
     return Finding(
         f"{effect.network}: {_MEASURES[effect.without]} helps{told}",
-        f"{spread(with_it)} against {spread(without)} %",
+        against(with_it, without),
         beats(with_it, without, _MARGIN) and not diverged,
         expected=effect.expected,
         why=effect.why,

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from commbench.experiments import Experiment, Finding, Results, Variant, beats, holds, spread
+from commbench.experiments import Experiment, Finding, Results, Variant, against, beats, holds
 from commbench.reproduce import Outcome, score_cells
 
 NEEDS = "some 20 minutes on two cores; --quick, two"
@@ -72,7 +72,7 @@ def judge(results: Results) -> Outcome:
     findings.append(
         Finding(
             "LEGW untuned is level with Adam at the largest batch",
-            _told(results, f"legw-{large}", f"adam-{large}"),
+            against(results.scores(f"legw-{large}"), results.scores(f"adam-{large}")),
             holds(results.scores(f"legw-{large}"), results.scores(f"adam-{large}"), _MARGIN),
         )
     )
@@ -126,7 +126,7 @@ def _beats(results: Results, other: str, batch: int) -> Finding:
     why = _NO_LEAD.get(batch, "") if other == "fixed" else ""
     return Finding(
         f"at {batch}, LEGW is {_MARGIN:g} points ahead of the {_LABELS[other]}",
-        _told(results, f"legw-{batch}", f"{other}-{batch}"),
+        against(results.scores(f"legw-{batch}"), results.scores(f"{other}-{batch}")),
         beats(better, worse, _MARGIN),
         expected=not why,
         why=why,
@@ -138,12 +138,8 @@ def _keeps(results: Results, small: int, batch: int) -> Finding:
     many = steps >= _MANY_STEPS
     return Finding(
         f"LEGW at {batch} keeps the accuracy of {small}, but for {_MARGIN:g} points",
-        _told(results, f"legw-{batch}", f"legw-{small}"),
+        against(results.scores(f"legw-{batch}"), results.scores(f"legw-{small}")),
         holds(results.scores(f"legw-{batch}"), results.scores(f"legw-{small}"), _MARGIN),
         expected=many,
         why="" if many else f"the run has {steps} steps, the paper's five times as many",
     )
-
-
-def _told(results: Results, first: str, second: str) -> str:
-    return f"{spread(results.scores(first))} against {spread(results.scores(second))} %"

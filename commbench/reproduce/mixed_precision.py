@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from commbench.experiments import Experiment, Finding, Results, Run, Variant, spread
+from commbench.experiments import Experiment, Finding, Results, Run, Variant, against
 from commbench.reproduce import Cell, Outcome, score_cells
 
 NEEDS = "some 5 minutes on two cores; --quick, one"
@@ -96,8 +96,7 @@ def _agrees(results: Results, name: str) -> Finding:
     apart = _apart(results, name)
     return Finding(
         f"{_LABELS[name]}: as accurate as float32, and its loss runs along",
-        f"{spread(ours)} against {spread(reference)} %; losses of training at most {apart:.2f} "
-        "apart",
+        f"{against(ours, reference)}; losses of training at most {apart:.2f} apart",
         abs(float(ours.mean() - reference.mean())) <= _MARGIN and apart <= _LOSS_MARGIN,
     )
 
