@@ -18,11 +18,17 @@ from commbench.gathering import least_gathered
 from commbench.job import Job
 from commbench.load import least, loads
 from commbench.plans import Plans, plan_all
-from commbench.record import Bucket, RunFile, default_path, staleness_group, training_groups
+from commbench.record import (
+    Bucket,
+    RunFile,
+    check_output,
+    default_path,
+    staleness_group,
+    training_groups,
+)
 from commbench.registry import Choice
 from commbench.schedule import Schedule
 from commbench.telemetry import PHASES
-from commbench.trace import check_target
 from commbench.units import Window
 from commbench.wire import WireFormat, check_exchange, refusal
 from commbench.wire.gather import gather_plans
@@ -61,6 +67,8 @@ class Settings:
     overlap: bool
     trace: Path | None
     trace_steps: Window
+    tensorboard: Path | None
+    mllog: Path | None
     share_weights: str
     seed: int
     evaluate_every: float
@@ -175,7 +183,7 @@ def prepare(job: Job, settings: Settings) -> Course:
 
     def check() -> Course:
         if settings.trace and job.rank == 0:
-            check_target(settings.trace)
+            check_output(settings.trace)
         arrays_for(settings.device, "float32", job.local_rank)
         recipe = adapted_recipe(settings)
         model = parse_model(settings.model)

@@ -11,7 +11,6 @@ of all its time.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -86,18 +85,6 @@ def trace_events(ranks: Sequence[Recorder], hosts: Sequence[str]) -> dict[str, A
                 }
             )
     return {"displayTimeUnit": "ms", "traceEvents": told}
-
-
-def check_target(path: Path) -> None:
-    """Say early that a trace cannot be written.
-
-    Raises:
-        UserError: it exists, or there is no such folder.
-    """
-    if os.path.lexists(path):
-        raise UserError(f"--trace {path} exists: give a new name or move the old file away")
-    if not path.parent.is_dir():
-        raise UserError(f"--trace {path}: there is no folder {path.parent}; make it first")
 
 
 def write(path: Path, ranks: Sequence[Recorder], hosts: Sequence[str]) -> None:

@@ -28,8 +28,10 @@ from commbench.course import Course, Settings, create_run_file, prepare
 from commbench.errors import UserError
 from commbench.headroom import Headroom
 from commbench.job import Job
+from commbench.journals import Evaluation, Journals, Step, open_journals
 from commbench.progress import Display, Glance
 from commbench.record import RunFile
+from commbench.record.reader import attributes, open_run
 from commbench.replica import Replica
 from commbench.telemetry import PHASES, Telemetry, Took
 from commbench.trace import Recorder, write
@@ -59,6 +61,8 @@ def train(job: Job, settings: Settings) -> Outcome | None:
     Raises:
         UserError: bad settings, or a loss that is no longer a finite number.
     """
+    # Opened first: MLPerf counts what follows as preparation.
+    journals = job.keep_on_root(lambda: open_journals(settings.tensorboard, settings.mllog))
     course = prepare(job, settings)
     open_replica: Callable[..., Replica] = Replica
     if settings.exchange.asynchronous:
@@ -106,11 +110,17 @@ def train(job: Job, settings: Settings) -> Outcome | None:
         )
 
     run_file = job.keep_on_root(create)
-    if run_file is None:
-        _Run(job, settings, course, replica, None).run()
+    if run_file is None or journals is None:
+        _Run(job, settings, course, replica).run()
         return None
-    with run_file:
-        return _Run(job, settings, course, replica, run_file).run()
+    with run_file, journals:
+        journals.begin(_facts(run_file))
+        return _Run(job, settings, course, replica, file=run_file, journals=journals).run()
+
+
+def _facts(file: RunFile) -> dict[str, object]:
+    with open_run(file.path) as run:
+        return {**attributes(run), "name": file.path.stem}
 
 
 def _check_shares(settings: Settings, course: Course, smallest: int) -> None:
@@ -136,13 +146,16 @@ class _Run:
         settings: Settings,
         course: Course,
         replica: Replica,
-        file: RunFile | None,
+        *,
+        file: RunFile | None = None,
+        journals: Journals | None = None,
     ) -> None:
         self.job = job
         self.settings = settings
         self.course = course
         self.replica = replica
         self.file = file
+        self.journals = Journals() if journals is None else journals
         self.telemetry = Telemetry(job, self.record)
         self.display = Display(course.total_steps, settings.progress if file else "none")
         self.train_s = 0.0
@@ -271,10 +284,25 @@ class _Run:
             self.file["steps/loss"][step] = self.loss
             self.file["timing/waiting"][step] = self.headroom.add(ordered)
             del self.gathered[step]
+            if self.journals:
+                self.journals.step(self.told_step(step, ordered))
+
+    def told_step(self, step: int, took: list[Took]) -> Step:
+        """A step that all ranks have reported, for the journals."""
+        seconds = np.mean([took[worker].seconds for worker in self.course.workers], axis=0)
+        return Step(
+            number=step + 1,
+            loss=self.loss,
+            lr=self.course.plan.lr(step),
+            images_per_s=self.images_per_s[step],
+            seconds=dict(zip(PHASES, seconds.tolist(), strict=True)),
+        )
 
     def evaluate(self, steps: int, index: int) -> None:
         """Test on all ranks, each on its share, and check that their weights agree."""
         job, course = self.job, self.course
+        epoch = float(course.timetable.epochs(steps))
+        self.journals.evaluating(steps, epoch)
         self.replica.mean_statistics(job, len(course.workers))
         totals = np.zeros(3)
         if self.replica.contributes:
@@ -294,11 +322,25 @@ class _Run:
         self.top1, self.top5 = float(totals[0]), float(totals[1])
         if self.file is None:
             return
-        epoch = float(course.timetable.epochs(steps))
         values = (steps, epoch, self.train_s, self.top1, self.top5, float(totals[2]))
         names = ("step", "epoch", "time_s", "top1", "top5", "loss")
         for name, value in zip(names, values, strict=True):
             self.file[f"eval/{name}"][index] = value
+        before_epoch, before_s = 0.0, 0.0
+        if index:
+            before_epoch, before_s = (self.file[f"eval/{name}"][index - 1] for name in names[1:3])
+        images = (epoch - before_epoch) * len(course.data.train)
+        self.journals.evaluated(
+            Evaluation(
+                step=steps,
+                epoch=epoch,
+                top1=self.top1,
+                top5=self.top5,
+                loss=float(totals[2]),
+                images_per_s=images / (self.train_s - before_s),
+                last=steps == course.total_steps,
+            )
+        )
         perplexity = ""
         if course.task.kind == "text" and totals[2] < 100:
             perplexity = f", perplexity {math.exp(totals[2]):.2f}"

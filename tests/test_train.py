@@ -64,11 +64,16 @@ def test_the_number_of_ranks_changes_the_loss_by_rounding_only(
     np.testing.assert_allclose(moved["bound_bytes"][:], least)
 
 
-def test_the_same_seed_gives_the_same_bits(folder: Path) -> None:
+def test_the_same_seed_gives_the_same_bits_whatever_is_logged(folder: Path) -> None:
+    logged = ["--tensorboard", str(folder / "events"), "--mllog", str(folder / "mlperf.log")]
     again = [
-        train(2, folder / f"again-{turn}.h5", "--exchange", "tree", "--seed", "3")
-        for turn in (1, 2)
+        train(2, folder / f"again-{turn}.h5", "--exchange", "tree", "--seed", "3", *options)
+        for turn, options in ((1, []), (2, logged))
     ]
+    assert len(list((folder / "events/again-2").iterdir())) == 1
+    lines = (folder / "mlperf.log").read_text().splitlines()
+    assert '"key": "run_stop"' in lines[-1]
+    assert '"status": "success"' in lines[-1]
     other = train(2, folder / "other.h5", "--exchange", "tree", "--seed", "4")
     digests = [file.attrs["weights_sha256"] for file in (*again, other)]
     assert digests[0] == digests[1] != digests[2]

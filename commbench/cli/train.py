@@ -171,6 +171,18 @@ _BATCH = 64
     metavar="FIRST:LAST",
     help="The steps in it; the last ones of a shorter run.",
 )
+@click.option(
+    "--tensorboard",
+    type=click.Path(path_type=Path),
+    metavar="FOLDER",
+    help="Write scalars for TensorBoard into a folder of the run's own in this one.",
+)
+@click.option(
+    "--mllog",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Write the lines of an MLPerf Training log, by the package mlperf-logging.",
+)
 @click.option("--seed", type=click.IntRange(min=0), default=1, show_default=True)
 @click.option(
     "--evaluate-every",

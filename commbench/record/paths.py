@@ -28,7 +28,7 @@ def default_path(folder: Path, stem: str) -> Path:
 
 
 def check_output(path: Path, *, unique: bool = False) -> None:
-    """Say early that a run file cannot be created as `path`.
+    """Say early that a run file, or another file of a run, cannot be created as `path`.
 
     Args:
         path: the file to create.

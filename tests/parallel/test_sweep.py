@@ -4,7 +4,6 @@ import math
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from tempfile import mkdtemp
 
 import numpy as np
 import pytest
@@ -36,9 +35,7 @@ def exchanges() -> list[Choice]:
     return chosen
 
 
-def settings(job: Job, dtype: str, *, specs: str | None = None) -> SweepSettings:
-    # One folder, rank 0's: the others never look into it.
-    folder = Path(mkdtemp(prefix="commbench-")) if job.rank == 0 else Path("/nowhere")
+def settings(folder: Path, dtype: str, *, specs: str | None = None) -> SweepSettings:
     itemsize = ELEMENT_TYPES[dtype].itemsize
     return SweepSettings(
         exchanges=parse_exchanges(specs) if specs else exchanges(),
@@ -58,8 +55,8 @@ def settings(job: Job, dtype: str, *, specs: str | None = None) -> SweepSettings
 
 @pytest.mark.parametrize("dtype", list(ELEMENT_TYPES))
 @pytest.mark.parametrize("transport", ["mpi", "shared-memory"])
-def test_every_exchange_sums_exactly(job: Job, dtype: str, transport: str) -> None:
-    chosen = replace(settings(job, dtype), transport=transport)
+def test_every_exchange_sums_exactly(job: Job, dtype: str, transport: str, tmp_path: Path) -> None:
+    chosen = replace(settings(tmp_path, dtype), transport=transport)
     shown: list[Row] = []
     rows = sweep(job, chosen, shown.append)
     if job.rank:
@@ -93,7 +90,9 @@ def test_every_exchange_sums_exactly(job: Job, dtype: str, transport: str) -> No
     assert [row.time_us["median"] for row in rows] == pytest.approx(medians.ravel().tolist())
 
 
-def test_one_wrong_element_is_counted(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_wrong_element_is_counted(
+    job: Job, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     correct = Exchange.run
 
     def corrupt(self: Exchange) -> None:
@@ -103,14 +102,16 @@ def test_one_wrong_element_is_counted(job: Job, monkeypatch: pytest.MonkeyPatch)
             buffer[1] += 1
 
     monkeypatch.setattr(Exchange, "run", corrupt)
-    rows = sweep(job, settings(job, "float32", specs="none,ring"), lambda row: None)
+    rows = sweep(job, settings(tmp_path, "float32", specs="none,ring"), lambda row: None)
     if rows is not None:
         wrong = [row.wrong for row in rows if row.exchange == "ring"]
         assert wrong == [0, 3, 3, 3]
         assert {row.wrong for row in rows if row.exchange == "none"} == {None}
 
 
-def test_swapped_pieces_are_found(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_swapped_pieces_are_found(
+    job: Job, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     """Inputs that repeated along the buffer would hide a piece in another's place."""
     correct = Exchange.run
 
@@ -121,15 +122,15 @@ def test_swapped_pieces_are_found(job: Job, monkeypatch: pytest.MonkeyPatch) -> 
             self._wire[: 2 * half] = np.roll(self._wire[: 2 * half], half)
 
     monkeypatch.setattr(Exchange, "run", corrupt)
-    chosen = replace(settings(job, "float32", specs="ring"), sizes_bytes=[2 * 1001 * 4])
+    chosen = replace(settings(tmp_path, "float32", specs="ring"), sizes_bytes=[2 * 1001 * 4])
     rows = sweep(job, chosen, lambda row: None)
     if rows is not None:
         assert rows[0].wrong is not None
         assert rows[0].wrong > 1000 * SIZE
 
 
-def test_an_existing_file_is_refused_on_every_rank(job: Job) -> None:
-    chosen = settings(job, "float32", specs="tree")
+def test_an_existing_file_is_refused_on_every_rank(job: Job, tmp_path: Path) -> None:
+    chosen = settings(tmp_path, "float32", specs="tree")
     if job.rank == 0:
         assert chosen.output is not None
         chosen.output.write_text("mine")

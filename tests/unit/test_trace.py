@@ -8,7 +8,7 @@ import pytest
 from commbench.errors import UserError
 from commbench.overlap import Span
 from commbench.telemetry import PHASES
-from commbench.trace import Recorder, check_target, write
+from commbench.trace import Recorder, write
 from commbench.units import Window
 
 
@@ -55,12 +55,3 @@ def test_ranks_are_put_on_one_clock(tmp_path: Path) -> None:
         if event["name"] == "process_name"
     }
     assert named == {(0, "rank 0 on here"), (1, "rank 1 on there")}
-
-
-def test_targets_are_checked_early(tmp_path: Path) -> None:
-    check_target(tmp_path / "new.json")
-    with pytest.raises(UserError, match="there is no folder"):
-        check_target(tmp_path / "no" / "new.json")
-    (tmp_path / "old.json").touch()
-    with pytest.raises(UserError, match=r"old\.json exists"):
-        check_target(tmp_path / "old.json")
