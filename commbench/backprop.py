@@ -82,6 +82,8 @@ class Backprop:
         self.parts = parts
         self.scale = LossScale(recipe.precision, recipe.loss_scale)
         self._clip_norm = recipe.clip_norm
+        # Whether `ready` needs the gradient as a whole.
+        self.reads_gradient = self.scale.active or recipe.clip_norm is not None
         self._type = None if recipe.precision == "float32" else getattr(torch, recipe.precision)
         self._now = now
 

@@ -115,17 +115,32 @@ class Bucket:
         return [tuple(parameter.shape) for parameter in self.parameters]
 
 
-@dataclass(frozen=True, eq=False)
 class Gradients:
-    """All gradients of a model.
+    """All gradients of a model, in one buffer.
+
+    Backward brings each gradient in memory of its own, and it is copied into the buffer as it
+    comes: two passes over it, where adding it to a buffer of zeros would take four. Those of later
+    micro-batches are added there.
 
     Attributes:
         flat: ``(n,)`` float32, on the parameters' device; every ``.grad`` is a view of it.
         buckets: its parts, in order.
+        gathers: whether gradients are brought together in the buffer. Where nothing is to be done
+            with all of them, as in a job of one rank, they may stay where backward puts them.
     """
 
-    flat: torch.Tensor
-    buckets: tuple[Bucket, ...]
+    def __init__(self, flat: torch.Tensor, buckets: tuple[Bucket, ...]) -> None:
+        """Give every parameter its gradient, and see to those that come."""
+        self.flat = flat
+        self.buckets = buckets
+        self.gathers = True
+        self._views: dict[torch.nn.Parameter, torch.Tensor] = {}
+        start = 0
+        for parameter in self.parameters:
+            stop = start + parameter.numel()
+            parameter.grad = self._views[parameter] = flat[start:stop].view_as(parameter)
+            parameter.register_post_accumulate_grad_hook(self._came)  # type: ignore[no-untyped-call]
+            start = stop
 
     @property
     def parameters(self) -> tuple[torch.nn.Parameter, ...]:
@@ -133,17 +148,22 @@ class Gradients:
         return tuple(parameter for bucket in self.buckets for parameter in bucket.parameters)
 
     def clear(self) -> None:
-        """Set every gradient to zero and make sure that it is a view of the buffer."""
-        self.flat.zero_()
-        self.attach()
+        """Forget the gradients; backward brings new ones."""
+        for parameter in self._views:
+            parameter.grad = None
 
-    def attach(self) -> None:
-        """Make every gradient a view of the buffer."""
-        start = 0
-        for parameter in self.parameters:
-            stop = start + parameter.numel()
-            parameter.grad = self.flat[start:stop].view_as(parameter)
-            start = stop
+    def complete(self) -> None:
+        """Set to zero the gradients of the parameters that backward did not come to."""
+        for parameter, view in self._views.items():
+            if parameter.grad is None:
+                parameter.grad = view.zero_()
+
+    @torch.no_grad()
+    def _came(self, parameter: torch.nn.Parameter) -> None:
+        view = self._views[parameter]
+        if self.gathers and parameter.grad is not view:
+            assert parameter.grad is not None
+            parameter.grad = view.copy_(parameter.grad)
 
 
 def plan_buckets(
@@ -174,6 +194,4 @@ def lay_out(buckets: tuple[Bucket, ...], allocate: Callable[[int], torch.Tensor]
         buckets: of `plan_buckets`.
         allocate: makes a float32 buffer of so many zeros, on the parameters' device.
     """
-    gradients = Gradients(allocate(buckets[-1].stop), buckets)
-    gradients.attach()
-    return gradients
+    return Gradients(allocate(buckets[-1].stop), buckets)

@@ -138,10 +138,12 @@ class Replica:
             for bucket, own in zip(buckets, lanes.of, strict=True)
         ]
         self.backprop = Backprop(self.model, recipe, parts=accumulate, now=self.now)
-        self._allow_overflow()
-        self.courier = self._open_courier(
-            overlap and self.contributes and any(schedule.rounds for schedule in schedules)
+        moves = any(schedule.rounds for schedule in schedules)
+        self.gradients.gathers = (
+            moves or not wire.plain or not self.in_rounds or self.backprop.reads_gradient
         )
+        self._allow_overflow()
+        self.courier = self._open_courier(overlap and self.contributes and moves)
         self.watch = Watch(buckets, self.courier) if self.courier.overlaps else None
         self.spans: list[Span] = []
         self.handed_in = math.nan
@@ -224,6 +226,7 @@ class Replica:
         )
         if watch:
             watch.disarm()
+        self.gradients.complete()
         marks.append(self.now())
         self.exchange_gradient(step)
         marks.append(self.now())

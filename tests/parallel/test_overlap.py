@@ -74,6 +74,7 @@ def test_sums(job: Job, exchange: str, transport: str, fusion: Fusion) -> None:
             for place, parameter in enumerate(model[0:4].parameters())
         ).backward()
         watch.disarm()
+        gradients.complete()
         assert len(courier.finish()) == len(buckets)
         total = sum(rank + 1 + 10 * step for rank in range(job.size))
         for place, parameter in enumerate(model[0:4].parameters()):

@@ -67,5 +67,25 @@ def test_gradients_are_views_in_the_order_of_backward() -> None:
     model.zero_grad(set_to_none=True)
     gradients.clear()
     model(torch.ones(1, 2)).sum().backward()
+    gradients.complete()
     assert gradients.flat[0] == 1
     assert gradients.flat[1:].abs().sum() > 0
+    before = gradients.flat.clone()
+    model(torch.ones(1, 2)).sum().backward()  # another micro-batch
+    assert torch.equal(gradients.flat, 2 * before)
+    gradients.clear()
+    model[1](torch.ones(1, 3)).sum().backward()
+    gradients.complete()
+    assert gradients.flat.tolist() == [1.0] * 4 + [0.0] * 6  # what got none is zero again
+    assert model[0].weight.grad.tolist() == [[0.0, 0.0]] * 3
+
+
+def test_gradients_may_stay_where_backward_puts_them() -> None:
+    model = torch.nn.Linear(2, 3)
+    gradients = lay_out(plan_buckets(model.parameters()), torch.zeros)
+    gradients.gathers = False
+    gradients.clear()
+    model(torch.ones(1, 2)).sum().backward()
+    gradients.complete()
+    assert model.weight.grad.tolist() == [[1.0, 1.0]] * 3
+    assert gradients.flat.tolist() == [0.0] * 9

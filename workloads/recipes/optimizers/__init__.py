@@ -21,9 +21,10 @@ import torch
 from commbench.workloads.recipes.optimizers.caffe_sgd import CaffeSGD
 from commbench.workloads.recipes.optimizers.lars import Lars
 from commbench.workloads.recipes.optimizers.rmsprop_sgd import RmspropSgd
+from commbench.workloads.recipes.optimizers.sgd import SGD
 from commbench.workloads.recipes.recipe import Plan
 
-__all__ = ["CaffeSGD", "Lars", "RmspropSgd", "make_optimizer", "set_rate", "take_step"]
+__all__ = ["SGD", "CaffeSGD", "Lars", "RmspropSgd", "make_optimizer", "set_rate", "take_step"]
 
 
 def make_optimizer(groups: list[dict[str, Any]], plan: Plan) -> torch.optim.Optimizer:
@@ -31,9 +32,7 @@ def make_optimizer(groups: list[dict[str, Any]], plan: Plan) -> torch.optim.Opti
     settings, momentum = plan.optimizer, plan.momentum
     common: dict[str, Any] = {"params": groups, "lr": plan.base_lr}
     if settings.kind == "sgd":
-        return torch.optim.SGD(
-            **common, momentum=momentum, nesterov=settings.nesterov, foreach=True
-        )
+        return SGD(**common, momentum=momentum, nesterov=settings.nesterov)
     if settings.kind in ("lars", "lars-clip"):
         return Lars(
             **common,
@@ -54,7 +53,7 @@ def make_optimizer(groups: list[dict[str, Any]], plan: Plan) -> torch.optim.Opti
         )
     if settings.kind == "adam":
         betas = (momentum, settings.beta2)
-        return torch.optim.Adam(**common, betas=betas, eps=settings.eps, foreach=True)
+        return torch.optim.Adam(**common, betas=betas, eps=settings.eps, fused=True)
     return CaffeSGD(**common, momentum=momentum, momentum_correction=settings.momentum_correction)
 
 

@@ -45,9 +45,10 @@ class CaffeSGD(Grouped):
         self, group: dict[str, Any], weights: list[torch.Tensor], gradients: list[torch.Tensor]
     ) -> None:
         """Takes the step of some tensors of a group."""
-        velocities = self.states("velocity", weights)
-        torch._foreach_mul_(velocities, group["momentum"] * correction(group))
-        torch._foreach_add_(velocities, gradients, alpha=group["lr"])
-        if group["weight_decay"]:
-            torch._foreach_add_(velocities, weights, alpha=group["lr"] * group["weight_decay"])
-        torch._foreach_sub_(weights, velocities)
+        self.descend(
+            weights,
+            gradients,
+            [group["lr"]] * len(weights),
+            momentum=group["momentum"] * correction(group),
+            weight_decay=group["weight_decay"],
+        )

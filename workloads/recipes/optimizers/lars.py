@@ -58,20 +58,13 @@ class Lars(Grouped):
         self, group: dict[str, Any], weights: list[torch.Tensor], gradients: list[torch.Tensor]
     ) -> None:
         """Takes the step of some tensors of a group."""
-        velocities, decay = self.states("velocity", weights), group["weight_decay"]
-        momentum = group["momentum"] * correction(group)
-        if group["lr"] == 0:
-            torch._foreach_mul_(velocities, momentum)
-        else:
-            # momentum v + rate g as rate (momentum / rate v + g): all in place, for a fresh list
-            # of the model's size costs more than the steps themselves.
-            rates = _rates(group, weights, gradients)
-            torch._foreach_mul_(velocities, [momentum / rate for rate in rates])
-            torch._foreach_add_(velocities, gradients)
-            if decay:
-                torch._foreach_add_(velocities, weights, alpha=decay)
-            torch._foreach_mul_(velocities, rates)
-        torch._foreach_sub_(weights, velocities)
+        self.descend(
+            weights,
+            gradients,
+            _rates(group, weights, gradients),
+            momentum=group["momentum"] * correction(group),
+            weight_decay=group["weight_decay"],
+        )
 
 
 def _rates(
@@ -79,7 +72,7 @@ def _rates(
 ) -> list[float]:
     """The learning rate of each tensor; one copy to the host for all of them."""
     lr, decay = group["lr"], group["weight_decay"]
-    if not group["adapt"]:
+    if not group["adapt"] or lr == 0:
         return [lr] * len(weights)
     norms = torch.stack([*torch._foreach_norm(weights), *torch._foreach_norm(gradients)]).tolist()
     rates = []
