@@ -4,8 +4,8 @@
 #   sh benchmarks/measure.sh FOLDER LIBRARY=BIN...
 #
 # with the folder BIN of each library's mpirun and python writes
-# FOLDER/{tune,exchanges,training,scale}-LIBRARY-nP.h5, and FOLDER/models.h5 of one process. QUICK=1
-# takes two minutes and shows nothing but that everything works.
+# FOLDER/{tune,exchanges,training,scale}-LIBRARY-nP.h5, and FOLDER/{models,overhead}.h5 of one
+# process. QUICK=1 takes two minutes and shows nothing but that everything works.
 set -eu
 
 folder=$1
@@ -68,6 +68,8 @@ for p in $ranks; do under_all exchanges "$p" "$@"; done
 PATH=${1#*=}:$path
 rm -f "$folder/models.h5"
 python -m benchmarks.models ${some:-} --output "$folder/models.h5"
+rm -f "$folder/overhead.h5"
+mpirun -n 1 python -m benchmarks.overhead --rounds "$steps" --output "$folder/overhead.h5"
 PATH=$path
 for p in $trained; do under_all training "$p" "$@"; done
 for p in $many; do under_all scale "$p" "$@"; done

@@ -9,6 +9,7 @@ import click
 import numpy as np
 
 from benchmarks.estimate import estimate
+from benchmarks.overhead_results import STEPS_HEADER, UPDATES_HEADER, step_rows, update_rows
 from benchmarks.results import Result, bytes_text, read, verdicts
 from benchmarks.scale_results import ScaleResult, read_scale
 from benchmarks.training_results import HEADER, read_training
@@ -89,6 +90,10 @@ def tables(folder: Path) -> str:
         parts += [f"### Training steps, ours by {trained[0].exchange}, against DDP", table]
     if (folder / "models.h5").exists():
         parts += ["### Models, a rank alone", _models(folder / "models.h5")]
+    if (folder / "overhead.h5").exists():
+        path = folder / "overhead.h5"
+        parts += ["### What commbench costs itself", _markdown(STEPS_HEADER, step_rows(path))]
+        parts += [_markdown(UPDATES_HEADER, update_rows(path))]
     if many:
         parts += ["### Many ranks", _many(many)]
     return "\n\n".join(parts)

@@ -48,6 +48,14 @@ def test_many_ranks_sum_right_and_their_memory_is_known(results: Path) -> None:
         assert (file["scale/proportional_bytes"][:] > 30e6).all()
 
 
+def test_costs_of_our_own(results: Path) -> None:
+    with h5py.File(results / "overhead.h5") as file:
+        bare, trainer, recording = file["steps/seconds"][:]
+        assert (bare > 0).all()
+        assert (recording < trainer).all()
+        assert (file["updates/seconds"][:] > 0).all()
+
+
 def test_training_agrees_with_ddp(results: Path) -> None:
     with h5py.File(results / "training-library-n2.h5") as file:
         assert (file["training/apart"][:] < 1e-6).all()

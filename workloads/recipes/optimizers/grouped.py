@@ -134,7 +134,7 @@ def sgd(
     padded = [torch.cat([*tensors, fill]) for tensors in ends]
     kernel(*([one] for one in padded))
     for tensors, one in ((ends[0], padded[0]), (ends[2], padded[2])):
-        torch._foreach_copy_(tensors, one.split([*rest, len(fill)])[:-1])
+        torch._foreach_copy_(tensors, torch.split(one, [*rest, len(fill)])[:-1])
 
 
 def correction(group: dict[str, Any]) -> float:
