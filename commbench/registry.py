@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from importlib.metadata import EntryPoint, entry_points
 from itertools import pairwise
@@ -21,7 +22,7 @@ from commbench.errors import UserError
 from commbench.groups import Groups
 from commbench.load import workers_of
 from commbench.msccl import read
-from commbench.schedule import ClosedForm, Schedule
+from commbench.schedule import ClosedForm, Grid, Schedule, Terms
 from commbench.units import Bytes
 
 GROUP = "commbench.topologies"
@@ -68,10 +69,8 @@ class Choice:
         """
         if not self.asynchronous:
             return self
-        try:
+        with self._refusals(size):
             return parse_exchange(self.module.synchronous(size, **self.options))
-        except ValueError as error:
-            raise UserError(f"--exchange {self.spec} on {size} ranks: {error}") from error
 
     def value(self, option: str) -> object:
         """An option's value, given or default."""
@@ -109,10 +108,8 @@ class Choice:
             )
         if not hasattr(self.module, "choose"):
             return replace(self, smaller=())
-        try:
+        with self._refusals(size):
             return parse_exchange(self.module.choose(size, **self.options))
-        except ValueError as error:
-            raise UserError(f"--exchange {self.spec} on {size} ranks: {error}") from error
 
     def schedule(self, rank: int, size: int) -> Schedule:
         """The schedule of one rank; only of a plain exchange.
@@ -121,10 +118,8 @@ class Choice:
             UserError: the topology refuses this size or option.
         """
         assert self.plain, f"{self.spec} has a schedule only for a size: use for_bytes"
-        try:
+        with self._refusals(size):
             schedule = self.module.schedule(rank, size, **self.options)
-        except ValueError as error:
-            raise UserError(f"--exchange {self.spec} on {size} ranks: {error}") from error
         assert isinstance(schedule, Schedule)
         return schedule
 
@@ -158,6 +153,30 @@ class Choice:
         cost = formula(size, **self.options) if formula else None
         assert cost is None or isinstance(cost, ClosedForm)
         return cost
+
+    def terms(self, size: int) -> Terms | None:
+        """What the topology's formula says it takes on links all alike; None without one."""
+        formula = getattr(self.module, "terms", None)
+        with self._refusals(size):
+            terms = formula(size, **self.options) if formula else None
+        assert terms is None or isinstance(terms, Terms)
+        return terms
+
+    def symmetry(self, size: int) -> Grid:
+        """Which ranks are alike; where the topology does not tell, none is like another."""
+        formula = getattr(self.module, "symmetry", None)
+        with self._refusals(size):
+            grid = formula(size, **self.options) if formula else None
+        assert grid is None or isinstance(grid, Grid)
+        return grid or Grid((size,), (size,))
+
+    @contextmanager
+    def _refusals(self, size: int) -> Iterator[None]:
+        """What a topology does not admit is the user's error."""
+        try:
+            yield
+        except ValueError as error:
+            raise UserError(f"--exchange {self.spec} on {size} ranks: {error}") from error
 
 
 def _entries() -> dict[str, EntryPoint]:

@@ -9,11 +9,13 @@ Four rules give it its meaning, and everything that reads a schedule keeps to th
 * Receives take effect in the order listed, so a result is bitwise repeatable.
 * The messages from one rank to another arrive in the order they were sent.
 
-`commbench.proof` checks a schedule and counts it, `commbench.exchange` runs it.
+`commbench.proof` checks a schedule and counts it, `commbench.exchange` runs it, and
+`commbench.network.cost` prices it.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -127,6 +129,65 @@ class ClosedForm:
     sent: Fraction
     received: Fraction
     total: Fraction
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """What a topology's formula says its schedules take, where all links are alike.
+
+    That is alpha latencies, and beta and gamma times the buffer sent and added, one after another:
+    exactly what `network.cost` comes to by playing the schedules.
+    """
+
+    alpha: Fraction
+    beta: Fraction
+    gamma: Fraction
+
+    def seconds(self, n_bytes: float, alpha_s: float, beta_s: float, gamma_s: float) -> float:
+        """For a buffer of `n_bytes`, of a latency and of seconds a byte sent and added."""
+        per_byte = float(self.beta) * beta_s + float(self.gamma) * gamma_s
+        return float(self.alpha) * alpha_s + n_bytes * per_byte
+
+
+@dataclass(frozen=True, slots=True)
+class Grid:
+    """Ranks as places of a grid, row by row, on which schedules may be moved.
+
+    Moving every rank by a multiple of ``steps[d]`` places in dimension d, and round its end, leads
+    from each rank's schedule to that of the rank where it comes to stand, but for which piece is
+    which. So what one rank does tells what all those do that it can be moved to. A step as long as
+    its dimension allows no move along it.
+    """
+
+    dims: tuple[int, ...]
+    steps: tuple[int, ...]
+
+    def moved(self, rank: int, by: Sequence[int]) -> int:
+        """Where a rank comes to stand; `by` so many places in each dimension."""
+        place, stride = 0, 1
+        for dim, distance in zip(reversed(self.dims), reversed(by), strict=True):
+            rank, at = divmod(rank, dim)
+            place += (at + distance) % dim * stride
+            stride *= dim
+        return place
+
+    def home(self, rank: int) -> tuple[int, list[int]]:
+        """The first rank that can be moved to where `rank` stands, and by how much."""
+        first, stride = 0, 1
+        by = []
+        for dim, step in zip(reversed(self.dims), reversed(self.steps), strict=True):
+            rank, at = divmod(rank, dim)
+            first += at % step * stride
+            stride *= dim
+            by.append(at - at % step)
+        return first, by[::-1]
+
+    def homes(self) -> list[int]:
+        """All such ranks, one for each set of ranks that are alike, in order."""
+        ranks = [0]
+        for dim, step in zip(self.dims, self.steps, strict=True):
+            ranks = [rank * dim + at for rank in ranks for at in range(step)]
+        return ranks
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,10 +1,12 @@
-"""Numbers as people write them: bytes, where K, M and G are powers of 1024, bounds, and ranges."""
+"""Numbers as people write them: bytes, where K, M and G are powers of 1024, times, and ranges."""
 
 from __future__ import annotations
 
 import math
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
+from fractions import Fraction
 
 from commbench.errors import UserError
 
@@ -59,6 +61,44 @@ class Staleness(float):
     def __format__(self, spec: str) -> str:
         """As text, unless a number's format is asked for."""
         return super().__format__(spec) if spec else str(self)
+
+
+@dataclass(frozen=True)
+class Measure:
+    """A quantity that is written with its unit, ``1.5 us``.
+
+    Attributes:
+        units: what each is in base units.
+        allowed: the form, for a complaint.
+    """
+
+    units: Mapping[str, Fraction]
+    allowed: str
+
+    def read(self, text: str) -> float | None:
+        """In base units; None for text that is not of this form, or not above 0."""
+        match = re.fullmatch(r"(\d+(?:\.\d+)?(?:e-?\d+)?) ?(\D+)", text)
+        if not match or match[2] not in self.units or not float(match[1]):
+            return None
+        return float(Fraction(match[1]) * self.units[match[2]])
+
+    def text(self, value: float, unit: str) -> str:
+        """A value in base units as `read` takes it, to four digits."""
+        return f"{value / float(self.units[unit]):.4g} {unit}"
+
+
+TIME = Measure(
+    {unit: Fraction(1, 1000**power) for power, unit in enumerate(("s", "ms", "us", "ns"))},
+    'a time such as "1.5 us"',
+)
+RATE = Measure(
+    {
+        f"{prefix}{unit}/s": 1000**power * size
+        for unit, size in (("bit", Fraction(1, 8)), ("B", Fraction(1)))
+        for power, prefix in enumerate(("", "k", "M", "G"))
+    },
+    'a rate in bits or bytes such as "50 Gbit/s" or "6 GB/s"',
+)
 
 
 @dataclass(frozen=True)

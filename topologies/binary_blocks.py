@@ -18,7 +18,7 @@ than in a ring. On a power of two it is ``halving-doubling``. Any number of rank
 from fractions import Fraction
 
 from commbench.compose import backwards, lasting, on_ranks, then
-from commbench.schedule import ClosedForm, Recv, Round, Schedule, Send
+from commbench.schedule import ClosedForm, Grid, Recv, Round, Schedule, Send, Terms
 from commbench.topologies import halving_doubling
 
 
@@ -66,6 +66,21 @@ def closed_form(size: int) -> ClosedForm:
         received=busiest,
         total=Fraction(2 * (size - 1)),
     )
+
+
+def terms(size: int) -> Terms | None:
+    """The docstring's cost, on a power of two or two neighbours."""
+    blocks = _blocks(size)
+    if len(blocks) == 1:
+        return halving_doubling.terms(size)
+    if len(blocks) == 2 and len(blocks[0]) == 2 * len(blocks[1]):
+        return Terms(Fraction(2 * _level(blocks[0]) + 2), Fraction(2), Fraction(1))
+    return None
+
+
+def symmetry(size: int) -> Grid | None:
+    """All ranks are alike on a power of two."""
+    return halving_doubling.symmetry(size) if size.bit_count() == 1 else None
 
 
 def _blocks(size: int) -> list[range]:

@@ -36,9 +36,9 @@ def schedule(rank: int, size: int, *, segments: int = 4) -> Schedule:
     Raises:
         ValueError: fewer than one segment.
     """
-    second = [size - 1 - r if size % 2 == 0 else (r + 1) % size for r in range(size)]
+    mirrored, moved = range(size)[::-1], [*range(1, size), 0]
     halves = []
-    for half, ranks in enumerate([range(size), second]):
+    for half, ranks in enumerate([range(size), moved if size % 2 else mirrored]):
         up = on_ranks(_reduce(ranks.index(rank), size), ranks)
         halves.append(within(segmented(then(up, backwards(up)), segments), Piece(half, 2)))
     return together(*halves)

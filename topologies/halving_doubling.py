@@ -14,7 +14,17 @@ Rounds 2*log2 p. Messages 2p*log2 p. Every rank sends and receives 2n(p-1)/p. Po
 from fractions import Fraction
 
 from commbench.compose import backwards, then
-from commbench.schedule import WHOLE, ClosedForm, Piece, Recv, Round, Schedule, Send
+from commbench.schedule import (
+    WHOLE,
+    ClosedForm,
+    Grid,
+    Piece,
+    Recv,
+    Round,
+    Schedule,
+    Send,
+    Terms,
+)
 
 
 def schedule(rank: int, size: int) -> Schedule:
@@ -58,6 +68,17 @@ def closed_form(size: int) -> ClosedForm:
         received=share,
         total=share * size,
     )
+
+
+def terms(size: int) -> Terms:
+    """The docstring's cost."""
+    share = Fraction(size - 1, size)
+    return Terms(Fraction(2 * _levels(size)), 2 * share, share)
+
+
+def symmetry(size: int) -> Grid:
+    """All ranks are alike: any bit of all their numbers may be flipped."""
+    return Grid((2,) * _levels(size), (1,) * _levels(size))
 
 
 def _levels(size: int) -> int:

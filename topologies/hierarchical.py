@@ -26,7 +26,7 @@ from typing import Literal
 
 from commbench.compose import IDLE, backwards, lasting, on_ranks, then
 from commbench.groups import Groups
-from commbench.schedule import ClosedForm, Recv, Round, Schedule, Send
+from commbench.schedule import ClosedForm, Grid, Recv, Round, Schedule, Send, Terms
 from commbench.topologies import (
     binary_blocks,
     double_tree,
@@ -128,6 +128,37 @@ def closed_form(
         received=busiest + across.received,
         total=2 * total + across.total,
     )
+
+
+def terms(
+    size: int, *, group: Groups = OPEN, inner: Inner = "ring", outer: str = "ring"
+) -> Terms | None:
+    """The docstring's cost, for rings and equal groups."""
+    groups = [len(ranks) for ranks in settle(size, group).of(size)]
+    if inner != "ring" or outer != "ring" or len(set(groups)) > 1:
+        return None
+    across = ring.terms(len(groups))
+    assert across is not None
+    inside = Fraction(groups[0] - 1, groups[0])
+    return Terms(
+        4 * (groups[0] - 1) + across.alpha, 4 * inside + across.beta, inside + across.gamma
+    )
+
+
+def symmetry(
+    size: int, *, group: Groups = OPEN, inner: Inner = "ring", outer: str = "ring"
+) -> Grid | None:
+    """Equal groups of neighbours are alike where their masters are."""
+    groups = settle(size, group).of(size)
+    width = len(groups[0])
+    exchange = _between(outer, len(groups), size)
+    neighbours = [rank for ranks in groups for rank in ranks] == list(range(size))
+    if not neighbours or any(len(ranks) != width for ranks in groups):
+        return None
+    if not hasattr(exchange, "symmetry"):
+        return None
+    grid: Grid | None = exchange.symmetry(len(groups))
+    return grid and Grid((*grid.dims, width), (*grid.steps, width))
 
 
 def _busiest(inner: Inner, width: int) -> tuple[int, Fraction]:

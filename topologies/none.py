@@ -8,7 +8,7 @@ Rounds 0, bytes 0. Any number of ranks.
 
 from fractions import Fraction
 
-from commbench.schedule import ClosedForm, Schedule
+from commbench.schedule import ClosedForm, Grid, Schedule, Terms
 
 
 def schedule(rank: int, size: int) -> Schedule:
@@ -19,3 +19,13 @@ def schedule(rank: int, size: int) -> Schedule:
 def closed_form(size: int) -> ClosedForm:
     """Nothing is sent."""
     return ClosedForm(0, 0, Fraction(0), Fraction(0), Fraction(0))
+
+
+def terms(size: int) -> Terms:
+    """Nothing."""
+    return Terms(Fraction(0), Fraction(0), Fraction(0))
+
+
+def symmetry(size: int) -> Grid:
+    """All ranks are alike."""
+    return Grid((size,), (1,))

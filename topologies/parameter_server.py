@@ -14,7 +14,7 @@ ranks; a dedicated server needs at least two.
 from fractions import Fraction
 from typing import Literal
 
-from commbench.schedule import WHOLE, ClosedForm, Recv, Round, Schedule, Send
+from commbench.schedule import WHOLE, ClosedForm, Recv, Round, Schedule, Send, Terms
 
 SERVER = 0
 
@@ -56,3 +56,9 @@ def closed_form(
         received=Fraction(others),
         total=Fraction(2 * others),
     )
+
+
+def terms(size: int, *, server: Literal["colocated", "dedicated"] = "colocated") -> Terms:
+    """The server's port carries one message after the other, in and then out."""
+    added = max(0, size - 1 - (server == "dedicated"))
+    return Terms(Fraction(2 * (size - 1)), Fraction(2 * (size - 1)), Fraction(added))

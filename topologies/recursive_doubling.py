@@ -4,8 +4,7 @@ The fewest rounds, for buffers so small that only latency counts; the bytes grow
 (Thakur, Rabenseifner and Gropp, "Optimization of Collective Communication Operations in MPICH",
 IJHPCA 19, 2005). With L = floor(log2 p), cost L*(alpha + n*beta + n*gamma). Where p is not a power
 of two, the surplus ranks, from 2**L on, give their buffers to ranks 0, 1, 2 ... before, and get the
-sum afterwards: 2*alpha + 2n*beta + n*gamma more; and up to 2*(alpha + n*beta + n*gamma) beyond that
-where ranks receive one message at a time, as those who need not wait get in the way.
+sum afterwards: 2*alpha + 2n*beta + n*gamma more.
 
 Rounds L or, with a surplus, L+2. Messages L * 2**L + 2(p - 2**L). The busiest rank sends and
 receives L*n or (L+1)*n. Any number of ranks.
@@ -14,7 +13,8 @@ receives L*n or (L+1)*n. Any number of ranks.
 from fractions import Fraction
 
 from commbench.compose import backwards, lasting, then
-from commbench.schedule import WHOLE, ClosedForm, Recv, Round, Schedule, Send
+from commbench.schedule import WHOLE, ClosedForm, Grid, Recv, Round, Schedule, Send, Terms
+from commbench.topologies import halving_doubling
 
 
 def schedule(rank: int, size: int) -> Schedule:
@@ -48,3 +48,16 @@ def closed_form(size: int) -> ClosedForm:
         received=busiest,
         total=Fraction(messages),
     )
+
+
+def terms(size: int) -> Terms:
+    """The docstring's cost."""
+    levels = size.bit_length() - 1
+    surplus = size > 1 << levels
+    busiest = Fraction(levels + 2 * surplus)
+    return Terms(busiest, busiest, Fraction(levels + surplus))
+
+
+def symmetry(size: int) -> Grid | None:
+    """All ranks are alike on a power of two."""
+    return halving_doubling.symmetry(size) if size.bit_count() == 1 else None

@@ -13,7 +13,16 @@ Rounds 2(p-1)+C-1. Messages 2p(p-1)C. Any number of ranks.
 from fractions import Fraction
 
 from commbench.compose import segmented, segmented_rounds, then
-from commbench.schedule import ClosedForm, Piece, Recv, Round, Schedule, Send
+from commbench.schedule import (
+    ClosedForm,
+    Grid,
+    Piece,
+    Recv,
+    Round,
+    Schedule,
+    Send,
+    Terms,
+)
 
 
 def schedule(rank: int, size: int, *, segments: int = 1) -> Schedule:
@@ -61,3 +70,14 @@ def closed_form(size: int, *, segments: int = 1) -> ClosedForm:
         received=share,
         total=share * size,
     )
+
+
+def terms(size: int, *, segments: int = 1) -> Terms | None:
+    """The docstring's cost; of a pipeline it depends on which of the three counts most."""
+    share = Fraction(size - 1, size)
+    return Terms(Fraction(2 * (size - 1)), 2 * share, share) if segments == 1 else None
+
+
+def symmetry(size: int, *, segments: int = 1) -> Grid:
+    """All ranks are alike."""
+    return Grid((size,), (1,))

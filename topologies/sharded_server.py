@@ -16,7 +16,16 @@ nw/k. Any number of ranks; with k servers at least k+1.
 
 from fractions import Fraction
 
-from commbench.schedule import ClosedForm, Piece, Recv, Round, Schedule, Send
+from commbench.schedule import (
+    ClosedForm,
+    Grid,
+    Piece,
+    Recv,
+    Round,
+    Schedule,
+    Send,
+    Terms,
+)
 
 
 def schedule(rank: int, size: int, *, servers: int = 0) -> Schedule:
@@ -71,6 +80,19 @@ def closed_form(size: int, *, servers: int = 0) -> ClosedForm:
         received=busiest,
         total=Fraction(2 * pairs, len(hosts)),
     )
+
+
+def terms(size: int, *, servers: int = 0) -> Terms | None:
+    """The docstring's cost, where every worker serves."""
+    if servers:
+        return None
+    share = Fraction(size - 1, size)
+    return Terms(Fraction(2 * (size - 1)), 2 * share, share)
+
+
+def symmetry(size: int, *, servers: int = 0) -> Grid | None:
+    """All ranks are alike where every worker serves."""
+    return None if servers else Grid((size,), (1,))
 
 
 def _roles(size: int, servers: int) -> tuple[range, range]:

@@ -16,7 +16,7 @@ from fractions import Fraction
 from math import isqrt
 
 from commbench.compose import on_ranks, then, within
-from commbench.schedule import ClosedForm, Schedule
+from commbench.schedule import ClosedForm, Grid, Schedule, Terms
 from commbench.topologies import ring
 
 
@@ -50,6 +50,18 @@ def closed_form(size: int, *, x: int = 0) -> ClosedForm:
         received=share,
         total=share * size,
     )
+
+
+def terms(size: int, *, x: int = 0) -> Terms:
+    """The docstring's cost."""
+    turns = _width(size, x) - 1 + size // _width(size, x) - 1
+    share = Fraction(size - 1, size)
+    return Terms(Fraction(2 * turns), 2 * share, share)
+
+
+def symmetry(size: int, *, x: int = 0) -> Grid:
+    """All ranks are alike, along the rows and along the columns."""
+    return Grid((size // _width(size, x), _width(size, x)), (1, 1))
 
 
 def _width(size: int, x: int) -> int:

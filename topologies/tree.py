@@ -14,7 +14,7 @@ from collections.abc import Iterable
 from fractions import Fraction
 
 from commbench.compose import backwards, segmented, segmented_rounds, then
-from commbench.schedule import WHOLE, ClosedForm, Recv, Round, Schedule, Send
+from commbench.schedule import WHOLE, ClosedForm, Recv, Round, Schedule, Send, Terms
 
 
 def schedule(rank: int, size: int, *, segments: int = 1) -> Schedule:
@@ -67,3 +67,11 @@ def closed_form(size: int, *, segments: int = 1) -> ClosedForm:
         received=Fraction(height(size)),
         total=Fraction(2 * (size - 1)),
     )
+
+
+def terms(size: int, *, segments: int = 1) -> Terms | None:
+    """The docstring's cost; of a pipeline it depends on which of the three counts most."""
+    if segments > 1:
+        return None
+    rounds = Fraction(height(size))
+    return Terms(2 * rounds, 2 * rounds, rounds)

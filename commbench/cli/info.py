@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import math
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from commbench.cli.clusters import cluster_facts, cluster_table
 from commbench.errors import UserError
 
 if TYPE_CHECKING:
@@ -29,17 +31,26 @@ _APART = {
     is_flag=True,
     help="Tell the models that can be trained: parameters, tensors, multiply-adds and activations.",
 )
+@click.option(
+    "--clusters",
+    is_flag=True,
+    help="Tell the clusters that exchanges can be priced on: nodes, links and layout.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of tables.")
-def command(file: Path | None, models: bool, as_json: bool) -> None:
+def command(file: Path | None, models: bool, clusters: bool, as_json: bool) -> None:
     """Tell what a run FILE says; without FILE, what this installation can do.
 
     FILE may belong to a run that still goes on or was killed.
     """
-    if models:
+    if models and clusters:
+        raise UserError("--models and --clusters are two questions: ask one at a time")
+    if models or clusters:
+        flag = "--models" if models else "--clusters"
         if file is not None:
-            raise UserError(f"--models tells of no file: drop {file}, or drop --models")
-        costs = _models()
-        click.echo(json.dumps(costs, indent=2)) if as_json else _show([_model_table(costs)])
+            raise UserError(f"{flag} tells of no file: drop {file}, or drop {flag}")
+        _tell(_models(), _model_table, as_json) if models else _tell(
+            cluster_facts(), cluster_table, as_json
+        )
         return
     if file is None:
         installation = _installation()
@@ -51,6 +62,12 @@ def command(file: Path | None, models: bool, as_json: bool) -> None:
 
     run = summary(file)
     click.echo(to_json(run)) if as_json else _show(_run_tables(run))
+
+
+def _tell(
+    facts: list[dict[str, Any]], table: Callable[[list[dict[str, Any]]], Table], as_json: bool
+) -> None:
+    click.echo(json.dumps(facts, indent=2)) if as_json else _show([table(facts)])
 
 
 def _installation() -> dict[str, Any]:

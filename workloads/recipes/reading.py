@@ -9,6 +9,7 @@ from pathlib import Path
 
 from commbench import spec
 from commbench.errors import UserError
+from commbench.toml_table import Table, read_toml
 from commbench.workloads.recipes.rates import DECAYS, WARMUPS, Decay, Growth, Warmup
 from commbench.workloads.recipes.recipe import (
     IMAGENET_IMAGES,
@@ -17,7 +18,6 @@ from commbench.workloads.recipes.recipe import (
     Recipe,
 )
 from commbench.workloads.recipes.scaling import RULES
-from commbench.workloads.recipes.toml_table import Table, read_toml
 
 _FOLDER = Path(__file__).parent
 _OPTIMIZERS = ("caffe-sgd", "sgd", "lars", "lars-clip", "rmsprop-sgd", "adam")
@@ -50,7 +50,7 @@ def load_recipe(text: str) -> Recipe:
             f"unknown recipe {name_or_path!r}: choose from {', '.join(recipe_names())}, "
             "or give the path of a .toml file"
         )
-    table = read_toml(path)
+    table = read_toml(path, "recipe")
     for key, value in changes.items():
         table.change(key, value)
     return _recipe(spec.join(path.stem, changes), table)

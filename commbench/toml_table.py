@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from commbench.errors import UserError
+from commbench.units import Measure
 
 
-def read_toml(path: Path) -> Table:
-    """The top table of a TOML file.
+def read_toml(path: Path, what: str) -> Table:
+    """The top table of a TOML file; `what` it holds, for the complaint.
 
     Raises:
         UserError: if the file cannot be read or is not TOML.
@@ -22,7 +23,7 @@ def read_toml(path: Path) -> Table:
         with path.open("rb") as file:
             return Table(str(path), "", tomllib.load(file))
     except OSError as error:
-        raise UserError(f"cannot read recipe {path}: {error.strerror}") from error
+        raise UserError(f"cannot read {what} {path}: {error.strerror}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UserError(f"{path} is not a TOML file: {error}") from error
 
@@ -104,6 +105,14 @@ class Table:
             raise self._wrong(key, value, " ".join(["a number", " and ".join(allowed)]).strip())
         return float(value)
 
+    def measure(self, key: str, measure: Measure) -> float:
+        """A number with its unit, such as "50 Gbit/s"; in the measure's base unit."""
+        value = self._take(key, None)
+        number = measure.read(value) if isinstance(value, str) else None
+        if number is None:
+            raise self._wrong(key, value, measure.allowed)
+        return number
+
     def length(self, key: str, *, default: Fraction | None = None) -> Fraction:
         """A positive number of epochs or iterations, exactly as written."""
         value = self._take(key, default)
@@ -136,6 +145,18 @@ class Table:
         if choices and not set(value) <= set(choices):
             raise self._wrong(key, value, "a list of " + ", ".join(choices))
         return tuple(value)
+
+    def wholes(self, key: str, *, at_least: int) -> tuple[int, ...]:
+        """A list of one or more integers."""
+        value = self._take(key, None)
+        right = isinstance(value, list) and value
+        if not right or any(not _is_whole(item) or item < at_least for item in value):
+            raise self._wrong(key, value, f"a list of whole numbers, each {at_least} or more")
+        return tuple(value)
+
+    def names(self) -> list[str]:
+        """All keys there are, for a table in which the writer chooses them."""
+        return list(self._values)
 
     def has(self, key: str) -> bool:
         """Whether an optional key is there."""
