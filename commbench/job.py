@@ -27,7 +27,7 @@ T = TypeVar("T")
 
 # How long a rank that meets bad input waits for the others to meet it too, before it ends the job:
 # rank 0 may first have to write its run file to a slow disk.
-_PARTING_S = 30.0
+_PARTING_S = 10.0
 
 
 class Job:
