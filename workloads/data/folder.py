@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from commbench.errors import UserError
-from commbench.workloads.data.transforms import CorruptImageError
+from commbench.workloads.data.decoding import CorruptImageError
 
 SUFFIXES = frozenset({".jpeg", ".jpg", ".png", ".bmp", ".webp", ".gif", ".ppm"})
 LISTS = ("val.txt", "LOC_val_solution.csv")
