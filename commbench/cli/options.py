@@ -85,6 +85,7 @@ def output_options(function: F) -> F:
             help="Folder for run files without --output.",
         ),
         click.option(
+            "-o",
             "--output",
             type=click.Path(path_type=Path),
             help="The run file. [default: a new name in --results]",

@@ -158,6 +158,15 @@ def test_a_draw_depends_on_the_key_alone(name: str) -> None:
     assert draw(how, 60, 50, 24, None) == Draw(cuts.centre_cut(60, 50, 24, 3))
 
 
+def test_numbers_are_those_of_a_new_generator() -> None:
+    numbers = augment.Numbers()
+    for key in (-(2**63), -1, 0, 5, 5, 2**63 - 1):
+        drawn, expected = numbers.of(key), generator(key)
+        for random in (drawn, expected):
+            random.integers(7, dtype=np.int32)  # leaves half a word over
+        assert (drawn.random(5) == expected.random(5)).all()
+
+
 @pytest.mark.parametrize("std", [False, True])
 def test_colours_are_centred_and_divided(std: bool) -> None:
     images = planes(picture(9))

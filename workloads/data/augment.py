@@ -8,6 +8,7 @@ whichever thread loads it.
 
 from __future__ import annotations
 
+import threading
 from dataclasses import dataclass
 from typing import Literal
 
@@ -91,7 +92,30 @@ class Draw:
 
 def generator(key: int) -> np.random.Generator:
     """Random numbers for one sample in one epoch; see `sample_keys` for the key, an int64."""
-    return np.random.Generator(np.random.Philox(key=np.array([key & (2**64 - 1), 0], np.uint64)))
+    return np.random.Generator(np.random.Philox(key=_philox_key(key)))
+
+
+class Numbers(threading.local):
+    """The numbers of `generator`, for one sample of a thread after the other.
+
+    A new generator asks the system for entropy that nobody uses, which takes as long as all that
+    is drawn from it.
+    """
+
+    def __init__(self) -> None:
+        self._bits = np.random.Philox(key=_philox_key(0))
+        self._generator = np.random.Generator(self._bits)
+        self._start = self._bits.state
+
+    def of(self, key: int) -> np.random.Generator:
+        """Those for a sample; valid until the next is asked for."""
+        self._start["state"]["key"] = _philox_key(key)
+        self._bits.state = self._start
+        return self._generator
+
+
+def _philox_key(key: int) -> NDArray[np.uint64]:
+    return np.array([key & (2**64 - 1), 0], np.uint64)
 
 
 def draw(

@@ -9,12 +9,14 @@ import torch
 from numpy.typing import NDArray
 
 from commbench.workloads.data import transforms
-from commbench.workloads.data.augment import Draw, draw, generator
+from commbench.workloads.data.augment import Draw, Numbers, draw
 from commbench.workloads.data.cuts import Box
 from commbench.workloads.data.decoding import Encoded, Pixels
 
 if TYPE_CHECKING:
     from commbench.workloads.data.pictures import Pictures
+
+_numbers = Numbers()
 
 
 class _Batch:
@@ -47,7 +49,7 @@ class _Batch:
 
         def decode(encoded: Encoded) -> tuple[Draw, Pixels, Box]:
             whole = (encoded.width, encoded.height)
-            random = None if self.keys is None else generator(int(self.keys[part]))
+            random = None if self.keys is None else _numbers.of(int(self.keys[part]))
             drawn = draw(self.pictures.how, *whole, self.pictures.size, random)
             pixels = encoded.pixels(drawn.cut.shrink)
             return drawn, pixels, drawn.cut.box_in(pixels.shape[1], pixels.shape[0], whole)
@@ -77,14 +79,20 @@ class OnHost(_Batch):
         """See `Split.begin`."""
         super().__init__(pictures, indices, keys, device)
         shape = (len(indices), 3, pictures.size, pictures.size)
-        self.images = torch.empty(shape, pin_memory=self.pinned)
+        if self.pinned:
+            self.images = torch.empty(shape, pin_memory=True)
+        else:
+            # NumPy asks for huge pages, and torch does not: 0.2 ms less to touch them, a picture.
+            self.images = torch.from_numpy(np.empty(shape, np.float32))
 
     def make(self, part: int) -> None:
         """See `Begun.make`."""
         drawn, pixels, box = self.load(part)
-        planes = transforms.square(pixels, box, drawn.cut, self.pictures.size).permute(2, 0, 1)
+        square = transforms.square(pixels, box, drawn.cut, self.pictures.size).numpy()
+        square = square[:, ::-1] if drawn.flip else square
         image = self.images[part : part + 1]
-        image.copy_(planes.flip(2) if drawn.flip else planes)
+        # NumPy takes a third of the time that torch takes to turn rows of pixels into planes.
+        np.copyto(image[0].numpy(), square.transpose(2, 0, 1))
         transforms.colour(image, [drawn], std=self.pictures.how.std)
 
     def seal(self) -> None:

@@ -152,14 +152,18 @@ class Loader:
         """
         waiting: deque[_Task] = deque()
         for request in requests:
-            waiting.append(self._begin(split, request))
+            begun = split.begin(request.indices, request.keys, self._device)
+            waiting.append(self._begin(begun, request))
             if len(waiting) > (AHEAD if self._threads else 0):
                 yield self._end(waiting.popleft(), waiting)
         while waiting:
             yield self._end(waiting.popleft(), waiting)
 
-    def _begin(self, split: Split, request: Request) -> _Task:
-        begun = split.begin(request.indices, request.keys, self._device)
+    def share_out(self, begun: Begun) -> Batch:
+        """Have the threads make one batch, of any kind, and wait for it; raises as `batches`."""
+        return self._end(self._begin(begun, Request(np.empty(0, np.int64))), deque())
+
+    def _begin(self, begun: Begun, request: Request) -> _Task:
         # The calling thread makes it where there is no other.
         task = _Task(request, begun, max(1, self._threads))
         for _ in range(self._threads):
@@ -170,7 +174,7 @@ class Loader:
         if not self._threads:
             task.work()
         if not task.made.wait(self._timeout_s):
-            raise TimeoutError(f"a batch of {len(task.request.indices)} was not made in time")
+            raise TimeoutError(f"a batch of {task.begun.parts} parts was not made in time")
         if task.error:
             raise task.error
         task.begun.settle()

@@ -11,6 +11,7 @@ by row first, as torch gives a whole row to one thread.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 
 import numpy as np
@@ -126,12 +127,11 @@ def colour(images: torch.Tensor, draws: Sequence[Draw], *, std: bool) -> None:
         kinds, strengths = zip(*(draw.jitter[turn] for draw in draws), strict=True)
         change(images, kinds, strengths)
     if draws[0].light is not None:
-        images += _planes(
-            images, np.stack([draw.light for draw in draws if draw.light is not None])
-        )
-    images -= _planes(images, [MEAN])
+        light = np.stack([draw.light for draw in draws if draw.light is not None])
+        images += torch.from_numpy(light).to(images.device, non_blocking=True)[:, :, None, None]
+    images -= _constant(MEAN, images.device)
     if std:
-        images /= _planes(images, [STD])
+        images /= _constant(STD, images.device)
 
 
 def change(images: torch.Tensor, kinds: Sequence[int], strengths: Sequence[float]) -> None:
@@ -141,7 +141,7 @@ def change(images: torch.Tensor, kinds: Sequence[int], strengths: Sequence[float
     """
     kind = torch.tensor(kinds, device=images.device).view(-1, 1, 1, 1)
     strength = torch.tensor(strengths, device=images.device).view(-1, 1, 1, 1)
-    grey = (images * _planes(images, [_LUMA])).sum(1, keepdim=True)
+    grey = (images * _constant(_LUMA, images.device)).sum(1, keepdim=True)
     mean = (grey.sum(3).sum(2) / grey[0].numel()).view(-1, 1, 1, 1)
     nothing = torch.zeros((), device=images.device)
     other = torch.where(kind == SATURATION, grey, torch.where(kind == CONTRAST, mean, nothing))
@@ -149,7 +149,7 @@ def change(images: torch.Tensor, kinds: Sequence[int], strengths: Sequence[float
     images += other * (1 - strength)
 
 
-def _planes(images: torch.Tensor, values: object) -> torch.Tensor:
-    """Values by picture and colour, `(b, 3)` or `(1, 3)`, beside the images."""
-    planes = torch.as_tensor(np.asarray(values, np.float32))
-    return planes.to(images.device, non_blocking=True)[:, :, None, None]
+@functools.cache
+def _constant(values: tuple[float, ...], device: torch.device) -> torch.Tensor:
+    """A number for each colour, beside images on the device."""
+    return torch.tensor(values, device=device)[None, :, None, None]
