@@ -174,6 +174,7 @@ class Run:
         self.replica = replica
         self.logbook = Logbook(job, settings, course, file=file, journals=journals)
         self._job = job
+        self._settings = settings
         self._file = file
         self._feed: Feed | None = None
         if replica.contributes:  # a server without data reads none
