@@ -105,6 +105,7 @@ class Contest:
         from commbench.registry import parse_exchange
         from commbench.replica import Replica
         from commbench.wire import FLOAT32
+        from commbench.workloads.data.loader import Batch, Request
         from commbench.workloads.models import parse_model
         from commbench.workloads.models.dropout import sample_keys, set_samples
         from commbench.workloads.recipes import load_recipe
@@ -148,15 +149,12 @@ class Contest:
         share = np.arange(batch)
         none = Courier([], overlap=False, arrived=lambda: lambda: None, enter=lambda: None)
 
+        def take() -> Batch:
+            keys = sample_keys(job.rank, 0, share)
+            return Batch(*self._data.batch(), Request(share, keys.numpy()))
+
         def ours() -> None:
-            self._ours.step(
-                self._data,  # type: ignore[arg-type]
-                share,
-                step=0,
-                epoch=0,
-                global_batch=batch * job.size,
-                seed=job.rank,
-            )
+            self._ours.step(take, step=0, global_batch=batch * job.size)
 
         def floor() -> None:
             courier, watch = self._ours.courier, self._ours.watch

@@ -48,6 +48,8 @@ class Settings:
     data: str | None
     data_folder: Path | None
     augment: str
+    augment_on: str
+    loaders: int | None
     max_corrupt: int
     classes: int | None
     image_size: int | None
@@ -196,6 +198,7 @@ def prepare(job: Job, settings: Settings) -> Course:
             batch=settings.batch,
             seed=settings.seed,
             augmentation=settings.augment,
+            augment_on=settings.augment_on,
             max_corrupt=settings.max_corrupt,
         )
         times = timetable(

@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 _RANK_VARIABLES = ("PMI_RANK", "OMPI_COMM_WORLD_RANK", "PMIX_RANK", "SLURM_PROCID")
+_SIZE_VARIABLES = ("PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "SLURM_STEP_NUM_TASKS")
 _READ_WITHIN_S = 2.0
 
 
@@ -23,6 +24,14 @@ def launched_rank() -> int:
         if os.environ.get(name, "").isdigit():
             return int(os.environ[name])
     return 0
+
+
+def launched_size() -> int:
+    """How many processes the launcher started; 1 where it does not tell."""
+    for name in _SIZE_VARIABLES:
+        if os.environ.get(name, "").isdigit():
+            return int(os.environ[name])
+    return 1
 
 
 def say_last_words(text: str) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from time import perf_counter
 
@@ -23,14 +23,11 @@ from commbench.record import RunFile
 from commbench.schedule import Schedule
 from commbench.wire import WireFormat, describe
 from commbench.wire.codec import open_codec, open_lanes
-from commbench.workloads.data import Split
-from commbench.workloads.models.dropout import sample_keys
+from commbench.workloads.data.loader import Batch
 from commbench.workloads.models.network import Network
 from commbench.workloads.recipes import Plan, Recipe
 from commbench.workloads.recipes.groups import parameter_groups
 from commbench.workloads.recipes.optimizers import make_optimizer, take_step
-
-_EVALUATION_BATCH = 250
 
 
 class Replica:
@@ -190,39 +187,33 @@ class Replica:
         )
 
     def step(
-        self,
-        data: Split,
-        share: NDArray[np.int64],
-        *,
-        step: int,
-        epoch: int,
-        global_batch: int,
-        seed: int,
+        self, take: Callable[[], Batch], *, step: int, global_batch: int
     ) -> tuple[float, list[float]]:
         """One step of synchronous SGD.
 
         Args:
-            data: the training set.
-            share: ``(b,)`` indices of this rank's samples of the global batch.
+            take: gives this rank's share of the global batch, on the model's device; its keys are
+                those of the dropout masks.
             step: from 0, sets the learning rate.
-            epoch: from 0, part of the key of the dropout masks.
             global_batch: samples of all ranks together; the loss is their mean.
-            seed: of the run.
 
         Returns:
             The sum of the losses of this rank's samples, of which each is a mean over its terms,
             and the seconds of each phase: input, forward, backward, exchange, update.
         """
         marks = [perf_counter()]
-        keys = sample_keys(seed, epoch, share)
-        inputs, targets = data.batch(share, keys.numpy())
-        inputs, targets = inputs.to(self.device), targets.to(self.device)
+        batch = take()
+        keys = torch.from_numpy(batch.request.keys)
         marks.append(self.now())
         self.model.train()
         self.gradients.clear()
         watch = self.watch
         loss_sum, passes_s = self.backprop.run(
-            inputs, targets, keys, global_batch, before_last=watch.arm if watch else None
+            batch.inputs,
+            batch.targets,
+            keys,
+            global_batch,
+            before_last=watch.arm if watch else None,
         )
         if watch:
             watch.disarm()
@@ -269,14 +260,12 @@ class Replica:
         return self.told
 
     @torch.no_grad()
-    def evaluate(self, data: Split, share: NDArray[np.int64]) -> NDArray[np.float64]:
+    def evaluate(self, batches: Iterable[Batch]) -> NDArray[np.float64]:
         """Count over this rank's test samples: right at first guess, among five, loss sum."""
         self.model.eval()
         totals = np.zeros(3)
-        for start in range(0, len(share), _EVALUATION_BATCH):
-            inputs, targets = data.batch(share[start : start + _EVALUATION_BATCH])
-            score = self.model.score(inputs.to(self.device), targets.to(self.device))
-            totals += score.cpu().numpy()
+        for batch in batches:
+            totals += self.model.score(batch.inputs, batch.targets).cpu().numpy()
         return totals
 
     @torch.no_grad()

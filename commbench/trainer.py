@@ -13,8 +13,8 @@ import os
 import resource
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from time import perf_counter
@@ -25,6 +25,7 @@ import torch
 from commbench.asynchronous.replica import AsynchronousReplica
 from commbench.course import Course, Settings, create_run_file, prepare
 from commbench.errors import UserError
+from commbench.feeding import Feed, loaders_for
 from commbench.job import Job
 from commbench.journals import Journals, open_journals
 from commbench.logbook import Logbook
@@ -32,7 +33,6 @@ from commbench.record import RunFile
 from commbench.record.reader import attributes, open_run
 from commbench.replica import Replica
 from commbench.telemetry import PHASES
-from commbench.workloads.data import order
 
 # In the run file, where an attribute has 64 KiB.
 _CORRUPT_NAMES = 100
@@ -72,6 +72,8 @@ def opened(job: Job, settings: Settings) -> Iterator[Run]:
     # Opened first: MLPerf counts what follows as preparation.
     journals = job.keep_on_root(lambda: open_journals(settings.tensorboard, settings.mllog))
     course = prepare(job, settings)
+    loaders = loaders_for(settings.loaders, course.data, job.local_size)
+    settings = replace(settings, loaders=loaders)
     open_replica: Callable[..., Replica] = Replica
     if settings.exchange.asynchronous:
         open_replica = partial(AsynchronousReplica, terms=course.terms(settings.exchange))
@@ -119,11 +121,14 @@ def opened(job: Job, settings: Settings) -> Iterator[Run]:
 
     run_file = job.keep_on_root(create)
     if run_file is None or journals is None:
-        yield Run(job, settings, course, replica)
+        with closing(Run(job, settings, course, replica)) as run:
+            yield run
         return
     with run_file, journals:
         journals.begin(_facts(run_file))
-        yield Run(job, settings, course, replica, file=run_file, journals=journals)
+        run = Run(job, settings, course, replica, file=run_file, journals=journals)
+        with closing(run):
+            yield run
 
 
 def _facts(file: RunFile) -> dict[str, object]:
@@ -164,15 +169,17 @@ class Run:
         file: RunFile | None = None,
         journals: Journals | None = None,
     ) -> None:
-        """Open the logbook; collective. `file` and `journals` are rank 0's."""
+        """Open the logbook and the feed; collective. `file` and `journals` are rank 0's."""
         self.course = course
         self.replica = replica
         self.logbook = Logbook(job, settings, course, file=file, journals=journals)
         self._job = job
         self._settings = settings
         self._file = file
-        self._worker = course.workers.index(job.rank) if replica.contributes else None
-        self._samples = np.empty(0, np.int64)
+        self._feed: Feed | None = None
+        if replica.contributes:  # a server without data reads none
+            worker = course.workers.index(job.rank)
+            self._feed = Feed(job, settings, course, worker, replica.device)
         self._upcoming = deque(course.evaluate_after)
         self._told = ""
         self._checks_s = 0.0
@@ -191,28 +198,24 @@ class Run:
         self.logbook.close()
         return self._finish()
 
+    def close(self) -> None:
+        """End the threads of the feed."""
+        if self._feed:
+            self._feed.close()
+
     def advance(self, step: int) -> None:
         """Take one step, and take note of it."""
-        course, settings = self.course, self._settings
+        times = self.course.timetable
         start = perf_counter()
-        if self._worker is None:
+        if self._feed is None:
             loss_sum, seconds = self.replica.serve(step)
         else:
-            epoch, step_in_epoch = course.timetable.place(step)
-            batch_size = course.timetable.batch(step)
-            if step_in_epoch == 0:
-                self._samples = course.epoch_order(settings.seed, epoch)
+            if times.place(step)[1] == 0:
                 self.replica.model.start_epoch()
-            batch = order.global_batch(self._samples, step_in_epoch, batch_size)
             loss_sum, seconds = self.replica.step(
-                course.data.train,
-                order.worker_share(batch, self._worker, len(course.workers)),
-                step=step,
-                epoch=epoch,
-                global_batch=batch_size,
-                seed=settings.seed,
+                self._feed.step, step=step, global_batch=times.batch(step)
             )
-            # The shuffle at an epoch's first step is input as well.
+            # What is left is little: a new epoch's states, and marks in between.
             seconds[0] += perf_counter() - start - sum(seconds)
         self.logbook.add(step, start, loss_sum, seconds, self.replica)
 
@@ -222,10 +225,8 @@ class Run:
         self.logbook.evaluating(steps)
         self.replica.mean_statistics(job, len(course.workers))
         totals = np.zeros(3)
-        if self._worker is not None:
-            everything = np.arange(len(course.data.test))
-            share = order.worker_share(everything, self._worker, len(course.workers))
-            totals = self.replica.evaluate(course.data.test, share)
+        if self._feed:
+            totals = self.replica.evaluate(self._feed.tests())
         totals = job.all_sum(totals) / len(course.data.test)
         self._gather_corrupt()
         top1, top5, loss = totals.tolist()

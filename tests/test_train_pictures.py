@@ -33,11 +33,13 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_every_format_trains_alike(folder: Path) -> None:
     alone = train(1, folder, folder.parent / "alone.h5", "--augment", "fb-resnet")
     digests = set()
-    for name in ("imagenet", "all.lmdb", "all.hdf5"):
+    for name, loaders in (("imagenet", 0), ("all.lmdb", 1), ("all.hdf5", 3)):
         path = folder.parent / name
         if not path.exists():
             run([COMMBENCH, "data", "pack", str(folder), str(path)], TIMEOUT_S)
-        file = train(2, path, folder.parent / f"{name}-run.h5", "--augment", "fb-resnet")
+        options = ["--augment", "fb-resnet", "--loaders", str(loaders)]
+        file = train(2, path, folder.parent / f"{name}-run.h5", *options)
+        assert file.attrs["option_loaders"] == loaders
         np.testing.assert_allclose(file["steps/loss"][:], alone["steps/loss"][:], rtol=2e-5)
         assert file.attrs["data"] == str(path)
         # All 24 training pictures were met, the corrupt one by one of the ranks.

@@ -50,6 +50,30 @@ def take_topology_options(options: dict[str, Any]) -> dict[str, str]:
     return {name: str(value) for name, value in taken.items() if value is not None}
 
 
+def loaders_option(function: F) -> F:
+    """``--loaders``: threads that read, decode and augment."""
+    return click.option(
+        "--loaders",
+        type=click.IntRange(min=0),
+        metavar="N",
+        help="Threads of a rank that make the next batches while it is busy with one; 0 makes each "
+        "when it is needed. The bits are the same. [default: for pictures from files, the cores "
+        "shared out among the node's ranks; 0 for data in memory]",
+    )(function)
+
+
+def augment_on_option(function: F) -> F:
+    """``--augment-on``: where pictures are scaled and coloured."""
+    return click.option(
+        "--augment-on",
+        type=click.Choice(["auto", "cpu", "device"]),
+        default="auto",
+        show_default=True,
+        help="Where pictures from --data PATH are scaled, flipped and coloured: by the loaders, "
+        "one by one, or on the model's device, a batch at a time. auto is device for GPUs.",
+    )(function)
+
+
 def output_options(function: F) -> F:
     """``--output --results``: where the run file goes."""
     for option in (
@@ -61,6 +85,7 @@ def output_options(function: F) -> F:
             help="Folder for run files without --output.",
         ),
         click.option(
+            "-o",
             "--output",
             type=click.Path(path_type=Path),
             help="The run file. [default: a new name in --results]",

@@ -8,7 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from commbench.cli.options import exchange_options, output_options, take_topology_options
+from commbench.cli.options import (
+    augment_on_option,
+    exchange_options,
+    loaders_option,
+    output_options,
+    take_topology_options,
+)
 
 if TYPE_CHECKING:
     from commbench.trainer import Outcome
@@ -53,6 +59,8 @@ _BATCH = 64
     "lighting), goyal (crop of random area, flip, divided by the deviation), fb-resnet (and colour "
     "jitter and lighting) or none.",
 )
+@augment_on_option
+@loaders_option
 @click.option(
     "--max-corrupt",
     type=click.IntRange(min=0),

@@ -9,6 +9,7 @@ import pkgutil
 _LATE = (
     *("commbench.cli", "commbench.trainer", "commbench.tune", "commbench.compose"),
     *("commbench.transport.mpi", "commbench.transport.shared_memory"),
+    *("commbench.workloads.data.batches", "simplejpeg", "PIL.Image", "PIL.JpegImagePlugin"),
     *("numpy.fft", "numpy.ma", "numpy.random", "h5py._hl.dims"),
     # torch's optimizers import it, and SymPy with it, whether or not anything is compiled.
     "torch._dynamo",

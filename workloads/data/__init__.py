@@ -55,6 +55,7 @@ def load_data(
     seed: int,
     augmentation: str = "caffe",
     max_corrupt: int = 20,
+    augment_on: str = "auto",
 ) -> Dataset:
     """Loads a data set, checked; files of pictures are only opened.
 
@@ -67,6 +68,7 @@ def load_data(
         seed: of the synthetic data; the others do not depend on it.
         augmentation: one of `AUGMENTATIONS`, for pictures in files.
         max_corrupt: so many of them may be unreadable.
+        augment_on: where they are scaled and coloured, see `Pictures`.
 
     Raises:
         UserError: for an unknown name, a missing or damaged file, or an impossible number.
@@ -82,6 +84,7 @@ def load_data(
             batch=batch,
             augmentation=augmentation,
             max_corrupt=max_corrupt,
+            augment_on=augment_on,
         )
     if name not in _KINDS:
         raise UserError(

@@ -10,8 +10,8 @@ from functools import partial
 import numpy as np
 
 from commbench.workloads.data import packed
+from commbench.workloads.data.decoding import CorruptImageError, examine
 from commbench.workloads.data.pictures import Source
-from commbench.workloads.data.transforms import CorruptImageError, decode
 
 _CHUNK = 64
 
@@ -36,7 +36,7 @@ def check_source(source: Source, workers: int, progress: Callable[[int, int], No
 
     Args:
         source: the pictures.
-        workers: threads; Pillow decodes outside Python's lock.
+        workers: threads; pictures are decoded outside Python's lock.
         progress: called now and then with the pictures done and all.
     """
     count = len(source.labels)
@@ -65,7 +65,7 @@ def _reason(source: Source, index: int) -> str:
         data = source.read(index)
         if isinstance(source, packed.PackedSource) and source.changed(index, data):
             return "its bytes have changed since it was packed"
-        decode(data)
+        examine(data).pixels()
     except CorruptImageError as error:
         return str(error)
     return ""

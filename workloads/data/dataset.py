@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
@@ -39,6 +41,82 @@ class Split(Protocol):
         """
         ...
 
+    def begin(
+        self, indices: NDArray[np.int64], keys: NDArray[np.int64] | None, device: torch.device
+    ) -> Begun:
+        """The same batch for a device, in parts that several threads may make."""
+        ...
+
+
+class Begun(Protocol):
+    """A batch in the making.
+
+    Attributes:
+        parts: how many there are, to be made in any order and at once.
+    """
+
+    @property
+    def parts(self) -> int:
+        """Their number."""
+        ...
+
+    def make(self, part: int) -> None:
+        """Make one, on any thread."""
+        ...
+
+    def seal(self) -> None:
+        """What there is to do when all are made, on any thread."""
+        ...
+
+    def hand_over(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """As `Split.batch`, but on the device; on the thread that uses it, once.
+
+        Copies to a GPU are only begun, in its current stream.
+        """
+        ...
+
+    def settle(self) -> None:
+        """Take note of what could not be read, when the batch's turn has come.
+
+        Raises:
+            UserError: it is more than is allowed.
+        """
+        ...
+
+
+class Whole:
+    """A batch that is made in one part."""
+
+    parts = 1
+
+    def __init__(
+        self, make: Callable[[], tuple[torch.Tensor, torch.Tensor]], device: torch.device
+    ) -> None:
+        """By what it is made, and for which device."""
+        self._make = make
+        self._device = device
+
+    def make(self, part: int) -> None:
+        """See `Begun.make`."""
+        self._made = self._make()
+
+    def seal(self) -> None:
+        """Lock it into memory where a GPU is to copy it meanwhile."""
+        if self._device.type != "cpu":
+            inputs, targets = self._made
+            self._made = inputs.pin_memory(), targets.pin_memory()
+
+    def hand_over(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """See `Begun.hand_over`."""
+        inputs, targets = self._made
+        return (
+            inputs.to(self._device, non_blocking=True),
+            targets.to(self._device, non_blocking=True),
+        )
+
+    def settle(self) -> None:
+        """What is in memory can be read."""
+
 
 @dataclass(frozen=True)
 class Dataset:
@@ -52,6 +130,7 @@ class Dataset:
         test: what top-1 is measured on.
         in_order: an epoch takes the training samples by increasing index; otherwise shuffled.
         corrupt: the samples that could not be read, where that can happen.
+        in_memory: whether a batch takes no reading and next to no work.
     """
 
     name: str
@@ -61,6 +140,7 @@ class Dataset:
     test: Split
     in_order: bool = False
     corrupt: Corrupt | None = None
+    in_memory: bool = True
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,6 +176,12 @@ class GrayImages:
         resized = functional.interpolate(centred, size, mode="bilinear", align_corners=False)
         images = resized.expand(-1, CHANNELS, -1, -1).contiguous()
         return images, torch.from_numpy(self.labels[indices])
+
+    def begin(
+        self, indices: NDArray[np.int64], keys: NDArray[np.int64] | None, device: torch.device
+    ) -> Whole:
+        """See `Split.begin`."""
+        return Whole(partial(self.batch, indices, keys), device)
 
 
 def gray_dataset(

@@ -13,6 +13,7 @@ from commbench.errors import UserError
 from commbench.workloads.data import packed
 from commbench.workloads.data.augment import parse_augmentation
 from commbench.workloads.data.dataset import Dataset, GrayImages
+from commbench.workloads.data.decoding import encode_png
 from commbench.workloads.data.fashion import (
     CLASSES,
     load_fashion_mnist,
@@ -21,7 +22,6 @@ from commbench.workloads.data.fashion import (
 from commbench.workloads.data.folder import scan_folder
 from commbench.workloads.data.pictures import Corrupt, Pictures, Source
 from commbench.workloads.data.text import PTB_FILES, load_ptb
-from commbench.workloads.data.transforms import encode_png
 from commbench.workloads.task import Task
 
 _FASHION: dict[str, Callable[..., Dataset]] = {
@@ -63,7 +63,13 @@ def open_named(name: str) -> tuple[list[str], dict[str, Source]]:
 
 
 def load_files(
-    path: Path, *, task: Task, batch: int, augmentation: str, max_corrupt: int
+    path: Path,
+    *,
+    task: Task,
+    batch: int,
+    augmentation: str,
+    max_corrupt: int,
+    augment_on: str = "auto",
 ) -> Dataset:
     """The data set at a path, of the kind that is found there.
 
@@ -84,9 +90,11 @@ def load_files(
             "more"
         )
     corrupt = Corrupt(max_corrupt)
-    train, test = (Pictures(sources[split], task.size, how, corrupt) for split in packed.SPLITS)
+    train, test = (
+        Pictures(sources[split], task.size, how, corrupt, augment_on) for split in packed.SPLITS
+    )
     source = f"{len(classes)} classes of pictures from {path}, augmentation {augmentation}"
-    return Dataset(str(path), source, task.classes, train, test, corrupt=corrupt)
+    return Dataset(str(path), source, task.classes, train, test, corrupt=corrupt, in_memory=False)
 
 
 class GraySource:

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from commbench.errors import UserError
-from commbench.workloads.data.transforms import CorruptImageError
+from commbench.workloads.data.decoding import CorruptImageError
 
 SUFFIXES = frozenset({".jpeg", ".jpg", ".png", ".bmp", ".webp", ".gif", ".ppm"})
 LISTS = ("val.txt", "LOC_val_solution.csv")
@@ -44,7 +44,12 @@ class FolderSource:
     def read(self, index: int) -> bytes:
         """See `Source.read`."""
         try:
-            return (self.folder / self.names[index]).read_bytes()
+            # One call each. (A memory map was no faster, pathlib a tenth of a millisecond slower.)
+            file = os.open(os.path.join(self.folder, self.names[index]), os.O_RDONLY)
+            try:
+                return os.read(file, os.fstat(file).st_size)
+            finally:
+                os.close(file)
         except OSError as error:
             raise CorruptImageError(error.strerror or str(error)) from error
 

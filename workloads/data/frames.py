@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from commbench.workloads.data.dataset import Dataset
+from commbench.workloads.data.dataset import Dataset, Whole
 from commbench.workloads.data.synthetic import TEST_SAMPLES, TRAIN_SAMPLES, random_bytes
 
 if TYPE_CHECKING:
@@ -43,6 +44,12 @@ class Frames:
 
         frames = (self.frames[indices].astype(np.float32) - _MEAN) / _SPREAD
         return torch.from_numpy(frames), torch.from_numpy(self.labels[indices])
+
+    def begin(
+        self, indices: NDArray[np.int64], keys: NDArray[np.int64] | None, device: torch.device
+    ) -> Whole:
+        """See `Split.begin`."""
+        return Whole(partial(self.batch, indices, keys), device)
 
 
 def make_frames(*, classes: int, size: int, seed: int) -> Dataset:

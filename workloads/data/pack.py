@@ -23,7 +23,8 @@ from typing import Any
 import numpy as np
 
 from commbench.errors import EXIT_BUG, UserError
-from commbench.workloads.data import packed, transforms
+from commbench.workloads.data import decoding, packed
+from commbench.workloads.data.cuts import shorter_side
 from commbench.workloads.data.pictures import Source
 
 PART = 256
@@ -50,14 +51,17 @@ class Packing:
         Raises:
             CorruptImageError: they are no picture.
         """
-        image = transforms.decode(data)
+        from PIL.Image import Resampling
+
+        image = decoding.decode(data)
         smaller = self.size is not None and min(image.size) > self.size
         if smaller:
             assert self.size is not None
-            image = transforms.resize_shorter(image, self.size)
+            to = shorter_side(*image.size, self.size)
+            image = image.resize(to, Resampling.BILINEAR)
         if self.raw:
-            return transforms.encode_raw(image)
-        return transforms.encode_jpeg(image, self.quality) if smaller else data
+            return decoding.encode_raw(image)
+        return decoding.encode_jpeg(image, self.quality) if smaller else data
 
 
 @dataclass(frozen=True)
@@ -98,7 +102,7 @@ class Work:
             broken = False
             try:
                 kept = self.packing.encode(data)
-            except transforms.CorruptImageError:
+            except decoding.CorruptImageError:
                 kept, broken = data, True
             values.append(kept)
             corrupt.append(broken)
@@ -224,7 +228,7 @@ def _work(
             return
         try:
             work.make(split, start, stop)
-        except (OSError, transforms.CorruptImageError) as error:
+        except (OSError, decoding.CorruptImageError) as error:
             print(f"commbench: packing {split} {start} to {stop}: {error}", file=sys.stderr)
             sys.exit(EXIT_BUG)
         with done.get_lock():

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import threading
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -18,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from commbench.errors import UserError
-from commbench.workloads.data.transforms import CorruptImageError
+from commbench.workloads.data.decoding import CorruptImageError
 
 FORMAT = "commbench pictures"
 VERSION = 1
@@ -89,7 +90,8 @@ class Hdf5Container:
         import h5py
 
         self.file = h5py.File(path)
-        self.ends: dict[str, NDArray[np.int64]] = {}
+        self.descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        self.places: dict[str, tuple[int, NDArray[np.int64]]] = {}
 
     def table(self, name: str) -> bytes | None:
         """See `Container.table`."""
@@ -99,27 +101,43 @@ class Hdf5Container:
 
     def picture(self, split: str, index: int) -> bytes:
         """See `Container.picture`."""
-        if split not in self.ends:
-            self.ends[split] = np.frombuffer(self.table(f"{split}/ends") or b"", "<i8")
-        start = self.ends[split][index - 1] if index else 0
-        data: Any = self.file[f"{split}/data"][start : self.ends[split][index]]
-        return bytes(data.tobytes())
+        # Not through HDF5, which lets one thread in at a time and keeps Python's lock meanwhile.
+        first, ends = self.places.get(split) or self._place(split)
+        start = int(ends[index - 1]) if index else 0
+        length = int(ends[index]) - start
+        data = os.pread(self.descriptor, length, first + start)
+        if len(data) != length:
+            raise OSError("it is cut short")
+        return data
+
+    def _place(self, split: str) -> tuple[int, NDArray[np.int64]]:
+        """Where the pictures of a split begin in the file, and where each ends from there on."""
+        first = self.file[f"{split}/data"].id.get_offset()
+        if first is None:
+            raise OSError(f"{split}/data does not lie in one piece, pack the pictures again")
+        ends = np.frombuffer(self.table(f"{split}/ends") or b"", "<i8")
+        self.places[split] = first, ends
+        return first, ends
 
 
 _containers: dict[tuple[int, Path], Container] = {}
+_opening = threading.Lock()
 
 
 def _open(path: Path) -> Container:
-    """The file, opened once by each process."""
+    """The file, opened once by each process; its threads share it."""
     own = os.getpid()
-    for process, other in list(_containers):
-        if process != own:
-            # A parent's: LMDB lets the child open it anew when its copy of the handle is gone.
-            del _containers[process, other]
-    if (own, path) not in _containers:
-        kind = LmdbContainer if path.suffix in LMDB_SUFFIXES else Hdf5Container
-        _containers[own, path] = kind(path)
-    return _containers[own, path]
+    if found := _containers.get((own, path)):
+        return found
+    with _opening:
+        for process, other in list(_containers):
+            if process != own:
+                # A parent's: LMDB lets the child open it anew when its copy of the handle is gone.
+                del _containers[process, other]
+        if (own, path) not in _containers:
+            kind = LmdbContainer if path.suffix in LMDB_SUFFIXES else Hdf5Container
+            _containers[own, path] = kind(path)
+        return _containers[own, path]
 
 
 @dataclass(frozen=True, eq=False)

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from commbench.errors import UserError
-from commbench.workloads.data.augment import Augmentation, prepare
-from commbench.workloads.data.transforms import CorruptImageError, decode, generator
+from commbench.workloads.data.augment import Augmentation
+from commbench.workloads.data.decoding import CorruptImageError, Encoded, examine
 
 if TYPE_CHECKING:
     import torch
-    from PIL.Image import Image
+
+    from commbench.workloads.data.dataset import Begun
+
+T = TypeVar("T")
 
 
 class Source(Protocol):
@@ -74,6 +78,14 @@ class Corrupt:
             )
 
 
+@dataclass(frozen=True)
+class Found(Generic[T]):
+    """A picture, in some form, and its class."""
+
+    picture: T
+    label: int
+
+
 @dataclass(frozen=True, eq=False)
 class Pictures:
     """A split over a source; a corrupt picture is replaced by the next one, label and all.
@@ -83,12 +95,15 @@ class Pictures:
         size: side of the inputs in pixels.
         how: what is done to pictures in training.
         corrupt: takes note of corrupt ones, for both splits.
+        augment_on: "device" scales and colours a whole batch where it is used; "cpu" one picture at
+            a time, in the thread that decoded it; "auto" is "device" for a GPU.
     """
 
     source: Source
     size: int
     how: Augmentation
     corrupt: Corrupt
+    augment_on: str = "auto"
 
     def __len__(self) -> int:
         """Number of samples."""
@@ -104,19 +119,41 @@ class Pictures:
         """
         import torch
 
-        images = np.empty((len(indices), 3, self.size, self.size), np.float32)
-        labels = np.empty(len(indices), np.int64)
-        for place, index in enumerate(indices.tolist()):
-            image, labels[place] = self._load(index)
-            random = None if keys is None else generator(int(keys[place]))
-            images[place] = prepare(image, self.size, self.how, random)
-        return torch.from_numpy(images), torch.from_numpy(labels)
+        begun = self.begin(indices, keys, torch.device("cpu"))
+        for part in range(begun.parts):
+            begun.make(part)
+        begun.seal()
+        begun.settle()
+        return begun.hand_over()
 
-    def _load(self, index: int) -> tuple[Image, int]:
+    def begin(
+        self, indices: NDArray[np.int64], keys: NDArray[np.int64] | None, device: torch.device
+    ) -> Begun:
+        """See `Split.begin`; a part is a picture."""
+        from commbench.workloads.data.batches import OnDevice, OnHost
+
+        where = self.augment_on
+        if where == "auto":
+            where = "cpu" if device.type == "cpu" else "device"
+        return (OnDevice if where == "device" else OnHost)(self, indices, keys, device)
+
+    def load(
+        self, index: int, unreadable: dict[str, str], decode: Callable[[Encoded], T]
+    ) -> Found[T]:
+        """Decode a picture, or the next one that can be.
+
+        Args:
+            index: its number.
+            unreadable: where to put the names of those that cannot, with the reason.
+            decode: gets the picture once its header is read; may raise `CorruptImageError`.
+
+        Raises:
+            UserError: not one of all can be read.
+        """
         for step in range(len(self)):
             at = (index + step) % len(self)
             try:
-                return decode(self.source.read(at)), int(self.source.labels[at])
+                return Found(decode(examine(self.source.read(at))), int(self.source.labels[at]))
             except CorruptImageError as error:
-                self.corrupt.add(self.source.name(at), str(error))
+                unreadable[self.source.name(at)] = str(error)
         raise UserError(f"not one of {len(self)} pictures can be read: repair the data")

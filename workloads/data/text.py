@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from commbench.errors import UserError
-from commbench.workloads.data.dataset import Dataset
+from commbench.workloads.data.dataset import Dataset, Whole
 from commbench.workloads.data.synthetic import random_bytes
 
 if TYPE_CHECKING:
@@ -66,6 +67,12 @@ class Windows:
         text = torch.from_numpy(self.streams[stream[:, None], places])
         return text[:, :-1].contiguous(), text[:, 1:].contiguous()
 
+    def begin(
+        self, indices: NDArray[np.int64], keys: NDArray[np.int64] | None, device: torch.device
+    ) -> Whole:
+        """See `Split.begin`."""
+        return Whole(partial(self.batch, indices, keys), device)
+
 
 @dataclass(frozen=True, eq=False)
 class WholeStreams:
@@ -85,6 +92,12 @@ class WholeStreams:
 
         text = torch.from_numpy(self.streams[indices])
         return text[:, :-1].contiguous(), text[:, 1:].contiguous()
+
+    def begin(
+        self, indices: NDArray[np.int64], keys: NDArray[np.int64] | None, device: torch.device
+    ) -> Whole:
+        """See `Split.begin`."""
+        return Whole(partial(self.batch, indices, keys), device)
 
 
 def text_dataset(

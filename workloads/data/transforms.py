@@ -1,184 +1,155 @@
-"""What happens to a picture between its bytes and a batch: each step one small function.
+"""What happens to pixels on their way to a batch, in torch: on the CPU and on a GPU alike.
 
-The random ones take a NumPy Generator, and `generator` makes one from the key of a sample, so that
-a picture is cut and coloured alike whichever rank loads it.
+A rank on CPUs scales one picture at a time, in bytes, as Pillow does. On a GPU a whole batch is
+scaled at once: along each axis that is the product with a matrix, made for each picture from its
+cut, and a flip is the same matrix with its rows in the other order. Colours are changed by one code
+for one picture and for many.
 
-Sources: Krizhevsky, Sutskever, Hinton, "ImageNet Classification with Deep Convolutional Neural
-Networks" (2012) for lighting; Szegedy et al., "Going Deeper with Convolutions" (2014) for crops of
-random area and aspect; Facebook's fb.resnet.torch, which Goyal et al. (2017) use, for the numbers.
+A number of a batch never depends on how many threads torch has: sums over a picture are taken row
+by row first, as torch gives a whole row to one thread.
 """
 
 from __future__ import annotations
 
-import io
-import math
-import struct
-from typing import TYPE_CHECKING
+import functools
+from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import NDArray
+import torch
+from torch.nn import functional
 
-if TYPE_CHECKING:
-    from PIL.Image import Image
+from commbench.workloads.data.augment import CONTRAST, SATURATION, Draw
+from commbench.workloads.data.cuts import Box, Cut
+from commbench.workloads.data.decoding import Pixels
 
-Pixels = NDArray[np.float32]
-"""Colours of one picture, `(h, w, 3) float32` from 0 to 255."""
-
-MEAN = 255 * np.array([0.485, 0.456, 0.406], np.float32)
-STD = 255 * np.array([0.229, 0.224, 0.225], np.float32)
+MEAN = (255 * 0.485, 255 * 0.456, 255 * 0.406)
+STD = (255 * 0.229, 255 * 0.224, 255 * 0.225)
 """Of ImageNet's training pictures, red, green, blue."""
 
-LUMA = np.array([0.299, 0.587, 0.114], np.float32)
-_EIGENVALUES = np.array([0.2175, 0.0188, 0.0045])
-_EIGENVECTORS = np.array(
-    [[-0.5675, 0.7192, 0.4009], [-0.5808, -0.0045, -0.8140], [-0.5836, -0.6948, 0.4203]]
-)
-_ATTEMPTS = 10
-_RAW = b"commbench-raw\0\0\0"
-_RAW_SIZE = struct.Struct("<II")
+_LUMA = (0.299, 0.587, 0.114)
+# So many pictures are scaled together: more would need memory, and keep no GPU busier.
+_TOGETHER = 32
 
 
-class CorruptImageError(Exception):
-    """Bytes that are no picture, or only part of one."""
+def square(pixels: Pixels, box: Box, cut: Cut, size: int) -> torch.Tensor:
+    """The square of one picture, scaled bilinearly with antialiasing.
 
+    Args:
+        pixels: `(h, w, 3)`.
+        box: the cut's, in these pixels.
+        cut: what it is scaled to, and where the square lies.
+        size: of the square.
 
-def generator(key: int) -> np.random.Generator:
-    """Random numbers for one sample in one epoch; see `sample_keys` for the key, an int64."""
-    return np.random.Generator(np.random.Philox(key=np.array([key & (2**64 - 1), 0], np.uint64)))
-
-
-def decode(data: bytes) -> Image:
-    """The picture in bytes of any format that Pillow reads, or of `encode_raw`, in RGB.
-
-    Raises:
-        CorruptImageError: the bytes are no picture, or end too early.
+    Returns:
+        `(size, size, 3) uint8`, within two of what Pillow gives.
     """
-    from PIL import Image
-
-    try:
-        if data.startswith(_RAW):
-            width, height = _RAW_SIZE.unpack_from(data, len(_RAW))
-            return Image.frombytes("RGB", (width, height), data[len(_RAW) + _RAW_SIZE.size :])
-        with Image.open(io.BytesIO(data)) as image:
-            return image.convert("RGB")
-    # Pillow's plug-ins raise nearly anything on broken bytes.
-    except Exception as error:
-        raise CorruptImageError(f"{type(error).__name__}: {error}") from error
-
-
-def encode_raw(image: Image) -> bytes:
-    """The plain pixels of an RGB picture, behind a mark and its width and height."""
-    return _RAW + _RAW_SIZE.pack(*image.size) + image.tobytes()
+    left, top, right, bottom = box
+    # A copy in one piece is what torch's vector code takes.
+    part = torch.from_numpy(pixels[top:bottom, left:right].copy())
+    width, height = cut.to
+    if part.shape[:2] != (height, width):
+        part = functional.interpolate(
+            part[None].permute(0, 3, 1, 2),
+            (height, width),
+            mode="bilinear",
+            antialias=True,
+            align_corners=False,
+        )[0].permute(1, 2, 0)
+    x, y = cut.at
+    return part[y : y + size, x : x + size]
 
 
-def encode_jpeg(image: Image, quality: int) -> bytes:
-    """A JPEG of the picture."""
-    stream = io.BytesIO()
-    image.save(stream, "JPEG", quality=quality)
-    return stream.getvalue()
+def squares(
+    frames: torch.Tensor, extents: torch.Tensor, draws: Sequence[Draw], size: int
+) -> torch.Tensor:
+    """The squares of a batch, scaled bilinearly with antialiasing, and flipped.
 
+    Args:
+        frames: `(b, H, W, 3) uint8`, on any device: the boxes of the cuts, each in the upper left
+            corner; what else is there does not matter.
+        extents: `(b, 2) float32`, width and height of each box in the frames, on that device.
+        draws: what to do to each.
+        size: of the squares.
 
-def resize_shorter(image: Image, size: int) -> Image:
-    """Scale so that the shorter side is `size` pixels, bilinear with antialiasing."""
-    from PIL.Image import Resampling
-
-    width, height = image.size
-    scale = size / min(width, height)
-    to = (max(size, round(width * scale)), max(size, round(height * scale)))
-    return image if to == image.size else image.resize(to, Resampling.BILINEAR)
-
-
-def centre_crop(image: Image, size: int) -> Image:
-    """The square of `size` pixels in the middle of a picture at least as large."""
-    left, top = (image.width - size) // 2, (image.height - size) // 2
-    return image.crop((left, top, left + size, top + size))
-
-
-def random_crop(image: Image, size: int, random: np.random.Generator) -> Image:
-    """A square of `size` pixels anywhere in a picture at least as large."""
-    left = int(random.integers(image.width - size + 1))
-    top = int(random.integers(image.height - size + 1))
-    return image.crop((left, top, left + size, top + size))
-
-
-def random_resized_crop(image: Image, size: int, random: np.random.Generator) -> Image:
-    """A part of 8 to 100 % of the area and aspect 3/4 to 4/3, scaled to `size` x `size`.
-
-    After ten draws that do not fit the picture, the square in the middle is taken.
+    Returns:
+        `(b, 3, size, size) float32` from 0 to 255.
     """
-    from PIL.Image import Resampling
-
-    box = random_box(image.width, image.height, random)
-    if box is None:
-        return centre_crop(resize_shorter(image, size), size)
-    return image.resize((size, size), Resampling.BILINEAR, box=box)
-
-
-def random_box(
-    width: int, height: int, random: np.random.Generator
-) -> tuple[int, int, int, int] | None:
-    """Left, top, right and bottom of such a part; None where ten draws do not fit."""
-    for _ in range(_ATTEMPTS):
-        area = random.uniform(0.08, 1.0) * width * height
-        aspect = random.uniform(3 / 4, 4 / 3)
-        w, h = round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))
-        if random.random() < 0.5:
-            w, h = h, w
-        if 0 < w <= width and 0 < h <= height:
-            left = int(random.integers(width - w + 1))
-            top = int(random.integers(height - h + 1))
-            return left, top, left + w, top + h
-    return None
+    made = torch.empty((len(frames), 3, size, size), device=frames.device)
+    to = torch.tensor([draw.cut.to for draw in draws], dtype=torch.float32)
+    at = torch.tensor([draw.cut.at for draw in draws], dtype=torch.float32)
+    flip = torch.tensor([draw.flip for draw in draws])
+    to, at, flip = (one.to(frames.device, non_blocking=True) for one in (to, at, flip))
+    for start in range(0, len(frames), _TOGETHER):
+        some = slice(start, start + _TOGETHER)
+        part = frames[some].float()
+        count, height, width, _ = part.shape
+        x, y = extents[some].unbind(1)
+        rows = weights(height, y, to[some, 1], at[some, 1], size)
+        columns = weights(width, x, to[some, 0], at[some, 0], size)
+        columns = torch.where(flip[some, None, None], columns.flip(1), columns)
+        part = (rows @ part.view(count, height, width * 3)).view(count, size, width, 3)
+        made[some] = part.permute(0, 3, 1, 2) @ columns.mT[:, None]
+    return made
 
 
-def random_flip(image: Image, random: np.random.Generator) -> Image:
-    """Left for right, every other time."""
-    from PIL.Image import Transpose
+def weights(
+    length: int, extent: torch.Tensor, to: torch.Tensor, at: torch.Tensor, size: int
+) -> torch.Tensor:
+    """Matrices that scale along one axis: a triangle around each place, as wide as a step.
 
-    return image.transpose(Transpose.FLIP_LEFT_RIGHT) if random.random() < 0.5 else image
+    Args:
+        length: of the axis in the frames.
+        extent: `(b,) float32`, how much of it belongs to the picture.
+        to: `(b,)`, what that is scaled to.
+        at: `(b,)`, the first place that is wanted.
+        size: how many are.
 
-
-def to_pixels(image: Image) -> Pixels:
-    """The colours `(h, w, 3) float32` of an RGB picture, from 0 to 255."""
-    return np.asarray(image, np.float32)
-
-
-def brightness(pixels: Pixels, alpha: float) -> Pixels:
-    """Blend with black: alpha times every colour."""
-    return pixels * np.float32(alpha)
-
-
-def contrast(pixels: Pixels, alpha: float) -> Pixels:
-    """Blend with the picture's mean grey."""
-    grey = np.float32((pixels @ LUMA).mean(dtype=np.float64))
-    return pixels * np.float32(alpha) + grey * np.float32(1 - alpha)
-
-
-def saturation(pixels: Pixels, alpha: float) -> Pixels:
-    """Blend with the picture in grey."""
-    grey = (pixels @ LUMA)[..., None]
-    return pixels * np.float32(alpha) + grey * np.float32(1 - alpha)
+    Returns:
+        `(b, size, length) float32`; each row adds up to 1.
+    """
+    step = (extent / to)[:, None, None]
+    places = torch.arange(size, device=extent.device)[None, :, None] + at[:, None, None]
+    pixels = torch.arange(length, device=extent.device)[None, None, :]
+    apart = (pixels + 0.5 - (places + 0.5) * step).abs() / step.clamp(min=1)
+    shares = (1 - apart).clamp(min=0) * (pixels < extent[:, None, None])
+    return shares / shares.sum(2, keepdim=True)
 
 
-def colour_jitter(pixels: Pixels, random: np.random.Generator, strength: float = 0.4) -> Pixels:
-    """Brightness, contrast and saturation in random order, each by 1 +- strength."""
-    changes = (brightness, contrast, saturation)
-    for index in random.permutation(len(changes)):
-        pixels = changes[index](pixels, 1 + random.uniform(-strength, strength))
-    return pixels
+def colour(images: torch.Tensor, draws: Sequence[Draw], *, std: bool) -> None:
+    """Jitter, light and normalise, in place.
+
+    Args:
+        images: `(b, 3, h, w) float32` from 0 to 255.
+        draws: what to do to each; either all of them jitter or none, and light alike.
+        std: whether to divide by the deviation as well.
+    """
+    for turn in range(len(draws[0].jitter)):
+        kinds, strengths = zip(*(draw.jitter[turn] for draw in draws), strict=True)
+        change(images, kinds, strengths)
+    if draws[0].light is not None:
+        light = np.stack([draw.light for draw in draws if draw.light is not None])
+        images += torch.from_numpy(light).to(images.device, non_blocking=True)[:, :, None, None]
+    images -= _constant(MEAN, images.device)
+    if std:
+        images /= _constant(STD, images.device)
 
 
-def lighting(pixels: Pixels, random: np.random.Generator, strength: float = 0.1) -> Pixels:
-    """Add a random multiple of the principal components of ImageNet's colours."""
-    alphas = random.normal(0.0, strength, 3)
-    shift: Pixels = (255 * _EIGENVECTORS @ (alphas * _EIGENVALUES)).astype(np.float32)
-    return pixels + shift
+def change(images: torch.Tensor, kinds: Sequence[int], strengths: Sequence[float]) -> None:
+    """Brightness, contrast or saturation of each picture, times its strength, in place.
+
+    Blends with black, with the mean grey of the picture, or with the picture in grey.
+    """
+    kind = torch.tensor(kinds, device=images.device).view(-1, 1, 1, 1)
+    strength = torch.tensor(strengths, device=images.device).view(-1, 1, 1, 1)
+    grey = (images * _constant(_LUMA, images.device)).sum(1, keepdim=True)
+    mean = (grey.sum(3).sum(2) / grey[0].numel()).view(-1, 1, 1, 1)
+    nothing = torch.zeros((), device=images.device)
+    other = torch.where(kind == SATURATION, grey, torch.where(kind == CONTRAST, mean, nothing))
+    images *= strength
+    images += other * (1 - strength)
 
 
-def encode_png(pixels: NDArray[np.uint8]) -> bytes:
-    """A PNG of `(h, w)` grey or `(h, w, 3)` colours, which loses nothing."""
-    from PIL import Image
-
-    stream = io.BytesIO()
-    Image.fromarray(pixels).save(stream, "PNG")
-    return stream.getvalue()
+@functools.cache
+def _constant(values: tuple[float, ...], device: torch.device) -> torch.Tensor:
+    """A number for each colour, beside images on the device."""
+    return torch.tensor(values, device=device)[None, :, None, None]
