@@ -17,6 +17,7 @@ if [ -n "${QUICK:-}" ]; then
     ranks=2 many=16 rounds=3 longest=4M seconds=0.2
     sizes=4K,256K,4M
     trained=2 models=nin steps=2 some='--models lstm-mnist --steps 1'
+    few='--pictures 16 --rounds 2'
 fi
 
 # Open MPI refuses to start as root, and to start more ranks than cores, unless it is told twice;
@@ -70,6 +71,10 @@ rm -f "$folder/models.h5"
 python -m benchmarks.models ${some:-} --output "$folder/models.h5"
 rm -f "$folder/overhead.h5"
 mpirun -n 1 python -m benchmarks.overhead --rounds "$steps" --output "$folder/overhead.h5"
+for cores in 1 2; do
+    rm -f "$folder/input-c$cores.h5"
+    python -m benchmarks.input --cores "$cores" ${few:-} --output "$folder/input-c$cores.h5"
+done
 PATH=$path
 for p in $trained; do under_all training "$p" "$@"; done
 for p in $many; do under_all scale "$p" "$@"; done
