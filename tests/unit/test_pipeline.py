@@ -58,8 +58,10 @@ def test_all_stages_are_timed_and_kept(
         assert file.attrs["status"] == "completed"
         assert file.attrs["option_loaders"] == loaders
         table = file["pipeline"]
+        rates = json.loads(file.attrs["images_per_s"])
         stages = ["read", "decode", "augment", "input", "train 2", "train 4"]
-        assert table["stage"].asstr()[:].tolist() == stages
+        assert table["stage"].asstr()[:].tolist() == list(rates) == stages
+        assert min(rates.values()) > 0
         rounds = np.isfinite(table["seconds"][:]).sum(axis=1)
         assert (rounds == rounds[0]).all()
         assert 3 <= rounds[0] <= 6
