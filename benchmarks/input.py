@@ -11,13 +11,17 @@ import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from time import perf_counter
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 import numpy as np
 
-OURS, THEIRS, ALONE = "ours", "DataLoader", "DataLoader, no workers"
-CANDIDATES = (OURS, THEIRS, ALONE)
+if TYPE_CHECKING:
+    from commbench.workloads.data import Split
+
+OURS, PROCESSES = "ours, threads", "ours, DataLoader's processes"
+THEIRS, ALONE = "Pillow, DataLoader's processes", "Pillow, DataLoader without workers"
+CANDIDATES = (OURS, PROCESSES, THEIRS, ALONE)
 _AUGMENTATION = "goyal"
 _CROP = 224
 _BATCH = 64
@@ -77,18 +81,38 @@ def _passes(root: Path, cores: int) -> dict[str, Callable[[], Iterator[Any]]]:
     everything = np.arange(len(data.train))
     keys = sample_keys(1, 0, everything).numpy()
     rival = Rival(sorted((root / "train").rglob("*.JPEG")), keys)
-    workers = DataLoader(rival, _BATCH, num_workers=cores, persistent_workers=True)  # type: ignore[arg-type, var-annotated]
-    iter(workers)  # forks them, while there are no threads yet
-    alone = DataLoader(rival, _BATCH)  # type: ignore[arg-type, var-annotated]
-    torch.set_num_threads(cores)
-    loader = Loader(cores)
+
+    def loader(pictures: Any, workers: int) -> DataLoader[Any]:
+        return DataLoader(pictures, _BATCH, num_workers=workers, persistent_workers=workers > 0)
+
+    theirs, ours = loader(rival, cores), loader(Singles(data.train, keys), cores)
+    iter(theirs), iter(ours)  # forks their workers, while there are no threads yet
+    alone = loader(rival, 0)
+    torch.set_num_threads(1)  # of the process that takes the batches
+    threads = Loader(cores)
     parts = [slice(start, start + _BATCH) for start in range(0, len(everything), _BATCH)]
     requests = [Request(everything[part], keys[part]) for part in parts]
     return {
-        OURS: lambda: (batch.inputs for batch in loader.batches(data.train, requests)),
-        THEIRS: lambda: iter(workers),
+        OURS: lambda: (batch.inputs for batch in threads.batches(data.train, requests)),
+        PROCESSES: lambda: iter(ours),
+        THEIRS: lambda: iter(theirs),
         ALONE: lambda: iter(alone),
     }
+
+
+class Singles:
+    """Our pictures one by one, for processes that put them together as they do Pillow's."""
+
+    def __init__(self, pictures: Split, keys: Any) -> None:
+        self.pictures, self.keys = pictures, keys
+
+    def __len__(self) -> int:
+        """Number of pictures."""
+        return len(self.pictures)
+
+    def __getitem__(self, index: int) -> Any:
+        """A picture as an input, `(3, 224, 224) float32`."""
+        return self.pictures.batch(np.array([index]), self.keys[index : index + 1])[0][0]
 
 
 class Rival:

@@ -4,19 +4,21 @@
 #   sh benchmarks/measure.sh FOLDER LIBRARY=BIN...
 #
 # with the folder BIN of each library's mpirun and python writes
-# FOLDER/{tune,exchanges,training,scale}-LIBRARY-nP.h5, and FOLDER/{models,overhead}.h5 of one
-# process. QUICK=1 takes two minutes and shows nothing but that everything works.
+# FOLDER/{tune,exchanges,training,scale}-LIBRARY-nP.h5, and
+# FOLDER/{models,overhead,input-cCORES}.h5 of one process. QUICK=1 takes two minutes and shows
+# nothing but that everything works.
 set -eu
 
 folder=$1
 shift
 ranks='2 4 8' many='64 128' rounds=20 longest=16M seconds=6
 sizes=4K,16K,32K,64K,256K,1M,4M,16M,64M
-trained='2 4' models=nin,alexnet,resnet50 steps=20
+trained='2 4' models=nin,alexnet,resnet50 steps=20 fed='1 2'
 if [ -n "${QUICK:-}" ]; then
     ranks=2 many=16 rounds=3 longest=4M seconds=0.2
     sizes=4K,256K,4M
     trained=2 models=nin steps=2 some='--models lstm-mnist --steps 1'
+    fed=2 few='--pictures 16 --rounds 2'
 fi
 
 # Open MPI refuses to start as root, and to start more ranks than cores, unless it is told twice;
@@ -70,6 +72,10 @@ rm -f "$folder/models.h5"
 python -m benchmarks.models ${some:-} --output "$folder/models.h5"
 rm -f "$folder/overhead.h5"
 mpirun -n 1 python -m benchmarks.overhead --rounds "$steps" --output "$folder/overhead.h5"
+for cores in $fed; do
+    rm -f "$folder/input-c$cores.h5"
+    python -m benchmarks.input --cores "$cores" ${few:-} --output "$folder/input-c$cores.h5"
+done
 PATH=$path
 for p in $trained; do under_all training "$p" "$@"; done
 for p in $many; do under_all scale "$p" "$@"; done

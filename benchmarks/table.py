@@ -9,6 +9,8 @@ import click
 import numpy as np
 
 from benchmarks.estimate import estimate
+from benchmarks.input_results import HEADER as INPUT_HEADER
+from benchmarks.input_results import input_rows
 from benchmarks.overhead_results import STEPS_HEADER, UPDATES_HEADER, step_rows, update_rows
 from benchmarks.results import Result, bytes_text, read, verdicts
 from benchmarks.scale_results import ScaleResult, read_scale
@@ -94,6 +96,9 @@ def tables(folder: Path) -> str:
         path = folder / "overhead.h5"
         parts += ["### What commbench costs itself", _markdown(STEPS_HEADER, step_rows(path))]
         parts += [_markdown(UPDATES_HEADER, update_rows(path))]
+    fed = [row for path in sorted(folder.glob("input-*.h5")) for row in input_rows(path)]
+    if fed:
+        parts += ["### Batches of JPEGs", _markdown(INPUT_HEADER, fed)]
     if many:
         parts += ["### Many ranks", _many(many)]
     return "\n\n".join(parts)

@@ -56,6 +56,15 @@ def test_costs_of_our_own(results: Path) -> None:
         assert (file["updates/seconds"][:] > 0).all()
 
 
+def test_pictures_are_those_of_pillow(results: Path) -> None:
+    with h5py.File(results / "input-c2.h5") as file:
+        # Two of 255, over the smallest deviation of a colour.
+        assert file.attrs["apart"] < 2.5 / 57
+        assert (file["input/seconds"][:] > 0).all()
+    (row,) = [one for one in tables(results).splitlines() if "| 2 | ours, threads |" in one]
+    assert row.count("|") == 8
+
+
 def test_training_agrees_with_ddp(results: Path) -> None:
     with h5py.File(results / "training-library-n2.h5") as file:
         assert (file["training/apart"][:] < 1e-6).all()

@@ -56,7 +56,6 @@ def _batches(_: click.Context, __: click.Parameter, text: str) -> tuple[int, ...
 )
 @click.option(
     "--batch-size",
-    "batches",
     default="32,64,128",
     show_default=True,
     callback=_batches,
@@ -79,7 +78,6 @@ def _batches(_: click.Context, __: click.Parameter, text: str) -> tuple[int, ...
 )  # fmt: skip
 @click.option(
     "--timeout",
-    "timeout_s",
     type=click.FloatRange(min=0, min_open=True),
     default=300.0,
     show_default=True,
@@ -114,6 +112,7 @@ def command(plot: Path | None, as_json: bool, **options: Any) -> None:
     from commbench.pipeline.measure import PipelineSettings, measure
     from commbench.pipeline.roofline import read_roofline
 
+    options["batches"], options["timeout_s"] = options.pop("batch_size"), options.pop("timeout")
     path = measure(PipelineSettings(**options))
     measured = read_roofline(path)
     figure = plot or path.with_suffix(".png")

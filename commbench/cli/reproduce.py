@@ -42,7 +42,8 @@ def command(name: str, file: Path | None, quick: bool, folder: Path, as_json: bo
 
     Prints our numbers beside those in print. A NAME that trains does so first, several runs side by
     side; interrupted, it goes on with those that are missing. With the FILE of earlier results it
-    trains nothing, and draws beside that. A number is judged by a stated band, but for those where
+    trains nothing, and draws beside that. One that measures this machine keeps what it measured in
+    NAME/ and does not measure it again. A number is judged by a stated band, but for those where
     the paper contradicts itself, which are marked; an effect, by whether it shows with every seed.
     Exits with 1 if one does not hold.
     """
@@ -54,14 +55,19 @@ def command(name: str, file: Path | None, quick: bool, folder: Path, as_json: bo
         _list(as_json)
         return
     module = load_reproduction(name)
-    if not hasattr(module, "experiment"):
+    if not {"experiment", "measure"} & set(dir(module)):
         if file or quick:
             raise UserError(f"{name} trains nothing: drop {file or '--quick'}")
         outcome: Outcome = module.run()
     else:
-        results = _results(module, name, file, quick, folder)
-        outcome = _tolerant(module.judge(results)) if results.quick else module.judge(results)
         stem = folder / f"{name}{'-quick' if quick else ''}"
+        if hasattr(module, "experiment"):
+            results = _results(module, name, file, quick, folder)
+        elif file:
+            raise UserError(f"{name} measures this machine and reads no results: drop {file}")
+        else:
+            results = module.measure(quick, stem, _say)
+        outcome = _tolerant(module.judge(results)) if results.quick else module.judge(results)
         _draw(module, results, file.with_suffix("") if file else stem)
     if as_json:
         click.echo(json.dumps(_as_dict(name, outcome), indent=2))
@@ -101,10 +107,14 @@ def _results(
         module.experiment(quick),
         folder / stem,
         quick=quick,
-        say=lambda line: click.echo(line, err=True),
+        say=_say,
     )
     collected.write(results, folder / f"{stem}.h5")
     return results
+
+
+def _say(line: str) -> None:
+    click.echo(line, err=True)
 
 
 def _tolerant(outcome: Outcome) -> Outcome:
@@ -114,12 +124,13 @@ def _tolerant(outcome: Outcome) -> Outcome:
     findings = tuple(replace(finding, expected=False) for finding in outcome.findings)
     return replace(
         outcome,
+        cells=tuple(replace(cell, band=None) for cell in outcome.cells),
         findings=findings,
         notes=(*outcome.notes, "Shortened (--quick): nothing is judged."),
     )
 
 
-def _draw(module: ModuleType, results: Results, stem: Path) -> None:
+def _draw(module: ModuleType, results: Any, stem: Path) -> None:
     from commbench.figures import sheet
 
     for suffix in sheet.SUFFIXES:

@@ -170,6 +170,8 @@ def _time(
                 file["pipeline/seconds"][turn, number] = perf_counter() - start
                 file["pipeline/samples"][turn, number] = samples
                 file["pipeline/bytes"][turn, number] = nbytes
+        rates = np.nanmedian(file["pipeline/samples"] / file["pipeline/seconds"], axis=1)
+        file.finish(images_per_s=dict(zip(_names(stages), rates.round(1).tolist(), strict=True)))
         return file.path
 
 
@@ -179,14 +181,17 @@ def _enough(rounds: int, elapsed_s: float, asked_s: float) -> bool:
     return rounds >= _FEWEST and elapsed_s >= 2 * asked_s
 
 
+def _names(stages: list[Stage]) -> list[str]:
+    return [f"{stage.name} {stage.batch}" if stage.batch else stage.name for stage in stages]
+
+
 def _group(stages: list[Stage]) -> Group:
     dims = ("stage", "round")
-    names = [f"{stage.name} {stage.batch}" if stage.batch else stage.name for stage in stages]
     return Group(
         "pipeline",
         {
             "stage": Variable(
-                ("stage",), "stage, in training with its batch", data=np.array(names)
+                ("stage",), "stage, in training with its batch", data=np.array(_names(stages))
             ),
             "round": Variable(("round",), "round, from 0", data=np.arange(_MOST)),
             "batch": Variable(

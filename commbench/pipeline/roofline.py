@@ -56,10 +56,18 @@ class Roofline:
     inputs: list[Rate]
     training: list[Rate]
 
+    def of(self, stage: str) -> Rate:
+        """The rate of a stage of the input.
+
+        Raises:
+            KeyError: it has no such stage.
+        """
+        return {rate.stage: rate for rate in self.inputs}[stage]
+
     @property
     def input(self) -> Rate:
         """What the loaders deliver."""
-        return next(rate for rate in self.inputs if rate.stage == INPUT)
+        return self.of(INPUT)
 
     @property
     def slowest(self) -> Rate:

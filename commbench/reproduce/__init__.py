@@ -10,6 +10,12 @@ A table that is counted has `run() -> Outcome`. One that trains has
 - `experiment(quick: bool) -> Experiment`: what to train;
 - `judge(results: Results) -> Outcome`: what came out, and which effects show;
 - `panels(results: Results) -> list[Callable[[axes], None]]`: draws it with matplotlib.
+
+One that measures this machine has `judge` and `panels` alike, of what it returns itself, which has
+an attribute `quick`, and in the place of `experiment`
+
+- `measure(quick: bool, folder: Path, say: Callable[[str], None]) -> results`: measures what the
+  folder does not have yet, and tells what it does.
 """
 
 from __future__ import annotations
