@@ -9,6 +9,7 @@ import click
 
 import commbench
 from commbench.cli import (
+    advise,
     calibrate,
     data,
     info,
@@ -40,7 +41,9 @@ def commands() -> None:
     """
 
 
-for _module in (train, recipe, sweep, tune, calibrate, verify, info, report, reproduce, data):
+_RUN = (train, recipe, sweep, tune, calibrate)
+_TELL = (verify, advise, info, report, reproduce, data)
+for _module in (*_RUN, *_TELL):
     commands.add_command(_module.command)
 
 
