@@ -9,6 +9,8 @@ import click
 
 import commbench
 from commbench.cli import (
+    advise,
+    calibrate,
     data,
     info,
     pipeline,
@@ -40,7 +42,9 @@ def commands() -> None:
     """
 
 
-for _module in (train, recipe, sweep, tune, verify, info, report, reproduce, data, pipeline):
+_RUN = (train, recipe, sweep, tune, calibrate, pipeline)
+_TELL = (verify, advise, info, report, reproduce, data)
+for _module in (*_RUN, *_TELL):
     commands.add_command(_module.command)
 
 

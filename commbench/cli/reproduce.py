@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import json
 import sys
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from commbench.cli.outcome import as_dict, in_bands, show
 from commbench.errors import UserError
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
     from commbench.experiments import Results
-    from commbench.reproduce import Cell, Outcome
+    from commbench.reproduce import Outcome
 
 
 @click.command("reproduce")
@@ -39,40 +40,36 @@ def command(name: str, file: Path | None, quick: bool, folder: Path, as_json: bo
       commbench reproduce firecaffe-table1
       commbench reproduce legw-lstm
       commbench reproduce legw-lstm results/reproduce/legw-lstm.h5
+      commbench reproduce all --quick
 
     Prints our numbers beside those in print. A NAME that trains does so first, several runs side by
     side; interrupted, it goes on with those that are missing. With the FILE of earlier results it
-    trains nothing, and draws beside that. One that measures this machine keeps what it measured in
-    NAME/ and does not measure it again. A number is judged by a stated band, but for those where
-    the paper contradicts itself, which are marked; an effect, by whether it shows with every seed.
-    Exits with 1 if one does not hold.
+    computes and trains nothing, and draws beside that. One that measures this machine keeps what it
+    measured in NAME/ and does not measure it again. A number is judged by a stated band, but for
+    those where the paper contradicts itself, which are marked; an effect, by whether it shows with
+    every seed. Exits with 1 if one does not hold. `all` makes everything and ends with a summary.
     """
-    from commbench.reproduce import load_reproduction
+    from commbench.reproduce import load_reproduction, reproduction_names
 
+    if name in ("list", "all") and file:
+        raise UserError(f"`commbench reproduce {name}` takes no file: drop {file}")
     if name == "list":
-        if file or quick:
-            raise UserError("`commbench reproduce list` takes neither a file nor --quick")
+        if quick:
+            raise UserError("`commbench reproduce list` makes nothing: drop --quick")
         _list(as_json)
         return
+    if name == "all":
+        if not _make_all(reproduction_names(), quick, folder, as_json):
+            sys.exit(1)
+        return
     module = load_reproduction(name)
-    if not {"experiment", "measure"} & set(dir(module)):
-        if file or quick:
-            raise UserError(f"{name} trains nothing: drop {file or '--quick'}")
-        outcome: Outcome = module.run()
-    else:
-        stem = folder / f"{name}{'-quick' if quick else ''}"
-        if hasattr(module, "experiment"):
-            results = _results(module, name, file, quick, folder)
-        elif file:
-            raise UserError(f"{name} measures this machine and reads no results: drop {file}")
-        else:
-            results = module.measure(quick, stem, _say)
-        outcome = _tolerant(module.judge(results)) if results.quick else module.judge(results)
-        _draw(module, results, file.with_suffix("") if file else stem)
+    if quick and not _takes_long(module):
+        raise UserError(f"{name} is computed in seconds: drop --quick")
+    outcome = _make(module, name, file, quick=quick, folder=folder)
     if as_json:
-        click.echo(json.dumps(_as_dict(name, outcome), indent=2))
+        click.echo(json.dumps(as_dict(name, outcome), indent=2))
     else:
-        _print(outcome)
+        show(outcome)
     if not outcome.passed:
         sys.exit(1)
 
@@ -91,18 +88,80 @@ def _list(as_json: bool) -> None:
         click.echo(f"{name}\n  {entry['what']}\n  needs {entry['needs']}")
 
 
+def _takes_long(module: ModuleType) -> bool:
+    """Whether it trains or measures, and so has a shorter version."""
+    return hasattr(module, "experiment") or hasattr(module, "measure")
+
+
+def _make_all(names: Sequence[str], quick: bool, folder: Path, as_json: bool) -> bool:
+    """Make one after the other; what fails does not keep the others from being made."""
+    from commbench.reproduce import load_reproduction
+
+    told: list[dict[str, Any]] = []
+    for name in names:
+        click.echo(f"{name} ...", err=True)
+        start = time.monotonic()
+        try:
+            outcome = _make(load_reproduction(name), name, None, quick=quick, folder=folder)
+        except UserError as error:
+            facts = {"passed": False, "told": str(error)}
+        else:
+            shown = [finding for finding in outcome.findings if finding.expected]
+            right = sum(finding.shows for finding in shown)
+            effects = f"{right} of {len(shown)} expected effects show" if shown else ""
+            said = "; ".join(filter(None, (in_bands(outcome), effects))) or "nothing is judged"
+            facts = {"passed": outcome.passed, "told": said}
+        told.append({"name": name, **facts, "seconds": round(time.monotonic() - start, 1)})
+    if as_json:
+        click.echo(json.dumps(told, indent=2))
+    else:
+        for one in told:
+            word = "ok" if one["passed"] else "FAILED"
+            click.echo(f"{one['name']:24} {word:6} {one['seconds']:8.1f} s  {one['told']}")
+    return all(one["passed"] for one in told)
+
+
+def _make(
+    module: ModuleType, name: str, file: Path | None, *, quick: bool, folder: Path
+) -> Outcome:
+    """Train or compute it, or read it from a file; write its numbers and draw it."""
+    outcome: Outcome
+    if _takes_long(module):
+        results = _results(module, name, file, quick, folder)
+        outcome = _tolerant(module.judge(results)) if results.quick else module.judge(results)
+        stem = folder / f"{name}{'-quick' if quick else ''}"
+        _draw(module.panels(results), file.with_suffix("") if file else stem)
+        return outcome
+    if file and not hasattr(module, "panels"):
+        raise UserError(f"{name} keeps no file: drop {file}")
+    from commbench.experiments import outcomes
+
+    outcome = outcomes.read(file, name) if file else module.run()
+    if hasattr(module, "panels"):
+        stem = file.with_suffix("") if file else folder / name
+        if not file:
+            folder.mkdir(parents=True, exist_ok=True)
+            outcomes.write(outcome, name, folder / f"{name}.h5")
+        _draw(module.panels(outcome), stem)
+    return outcome
+
+
 def _results(
     module: ModuleType, name: str, file: Path | None, quick: bool, folder: Path
-) -> Results:
-    """The results in the file; without one, trains what is missing and writes it."""
+) -> Any:
+    """The results in the file; without one, trains or measures what is missing."""
     from commbench.experiments import collected
     from commbench.experiments.running import complete
 
+    stem = f"{name}-quick" if quick else name
+    if hasattr(module, "measure"):
+        if file is not None:
+            raise UserError(f"{name} measures this machine and reads no results: drop {file}")
+        return module.measure(quick, folder / stem, _say)
     if file is not None:
         if quick:
             raise UserError("--quick trains, and a file has its results: drop one of the two")
         return collected.read(file, name)
-    stem = f"{name}-quick" if quick else name
     results = complete(
         module.experiment(quick),
         folder / stem,
@@ -130,83 +189,9 @@ def _tolerant(outcome: Outcome) -> Outcome:
     )
 
 
-def _draw(module: ModuleType, results: Any, stem: Path) -> None:
+def _draw(panels: Sequence[Callable[[Any], None]], stem: Path) -> None:
     from commbench.figures import sheet
 
     for suffix in sheet.SUFFIXES:
-        sheet.write_row(module.panels(results), stem.with_suffix(suffix))
+        sheet.write_row(panels, stem.with_suffix(suffix))
     click.echo(f"figure: {stem.with_suffix('.png')}", err=True)
-
-
-def _as_dict(name: str, outcome: Outcome) -> dict[str, Any]:
-    from dataclasses import asdict
-
-    cells = [
-        {**asdict(cell), "deviation": cell.deviation, "passed": cell.passed}
-        for cell in outcome.cells
-    ]
-    findings = [{**asdict(found), "passed": found.passed} for found in outcome.findings]
-    whole = {"name": name, **asdict(outcome), "cells": cells, "findings": findings}
-    return {**whole, "passed": outcome.passed}
-
-
-def _print(outcome: Outcome) -> None:
-    from rich.console import Console
-
-    # Piped into a file, a table is as wide as it needs to be.
-    console = Console(width=None if sys.stdout.isatty() else 160, highlight=False)
-    console.print(f"{outcome.title} ({outcome.source})", markup=False, style="bold")
-    console.print(_table(outcome))
-    for finding in outcome.findings:
-        shows = "shows" if finding.shows else "does not show"
-        if finding.expected:
-            shows = f"[{'green' if finding.shows else 'red'}]{shows}[/]"
-        console.print(f"{shows}: ", end="")
-        why = f" ({finding.why})" if finding.why else ""
-        console.print(f"{finding.claim}: {finding.measured}{why}", markup=False)
-    for note in outcome.notes:
-        console.print(note, markup=False)
-    judged = [cell for cell in outcome.cells if cell.passed is not None]
-    if judged:
-        right = sum(cell.passed is True for cell in judged)
-        console.print(f"{right} of {len(judged)} numbers in their band")
-
-
-def _table(outcome: Outcome) -> Table:
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(box=None)
-    printed = any(cell.printed is not None for cell in outcome.cells)
-    seeds = any(cell.low is not None for cell in outcome.cells)
-    for heading in ("", "quantity"):
-        table.add_column(heading, no_wrap=True)
-    headings = ["ours", *["seeds"] * seeds, *["in print", "deviation", "band"] * printed]
-    for heading in headings:
-        table.add_column(heading, justify="right", no_wrap=True)
-    table.add_column("")
-    before = ""
-    for cell in outcome.cells:
-        columns = [f"{cell.ours:,.5g}" if cell.ours < 1e4 else f"{cell.ours:,.0f}"]
-        if seeds:
-            columns.append("" if cell.low is None else f"{cell.low:.4g} to {cell.high:.4g}")
-        if printed:
-            deviation = "" if cell.deviation is None else f"{cell.deviation:+.1%}"
-            columns += [
-                "" if cell.printed is None else f"{cell.printed:,g}",
-                deviation if cell.passed is not None else "",
-                "" if cell.band is None else f"{cell.band:.1%}",
-            ]
-        name = Text(cell.row if cell.row != before else "")
-        table.add_row(name, Text(cell.column), *columns, _verdict(cell))
-        before = cell.row
-    return table
-
-
-def _verdict(cell: Cell) -> str:
-    from rich.markup import escape
-
-    if cell.passed is None:
-        return f"[yellow]{escape(cell.note)}[/yellow]"
-    word = "[green]ok[/green]" if cell.passed else "[red]OUTSIDE[/red]"
-    return f"{word} {escape(cell.note)}".strip()

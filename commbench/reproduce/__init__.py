@@ -5,17 +5,26 @@ A file `firecaffe_table1.py` in this folder is the reproduction `firecaffe-table
 - a docstring, of which the first line tells what it reproduces, and from which paper;
 - `NEEDS`, a phrase: what it takes, such as "nothing, and two seconds" or "a quarter of an hour".
 
-A table that is counted has `run() -> Outcome`. One that trains has
+One that is counted or computed has
+
+- `run() -> Outcome`, in seconds;
+- optionally `panels(outcome: Outcome) -> list[Callable[[axes], None]]`, which draws it with
+  matplotlib from the outcome's series. Then its numbers are written down as well.
+
+One that trains has
 
 - `experiment(quick: bool) -> Experiment`: what to train;
 - `judge(results: Results) -> Outcome`: what came out, and which effects show;
-- `panels(results: Results) -> list[Callable[[axes], None]]`: draws it with matplotlib.
+- `panels(results: Results) -> list[Callable[[axes], None]]`.
 
 One that measures this machine has `judge` and `panels` alike, of what it returns itself, which has
 an attribute `quick`, and in the place of `experiment`
 
 - `measure(quick: bool, folder: Path, say: Callable[[str], None]) -> results`: measures what the
   folder does not have yet, and tells what it does.
+
+A number may be had in several ways: each is a `Cell` of the same row and column with its `method`,
+one of `METHODS`, and stands beside the same one in print.
 """
 
 from __future__ import annotations
@@ -27,6 +36,9 @@ from types import ModuleType
 
 from commbench.errors import UserError
 from commbench.experiments import Finding, Results
+
+METHODS = ("theory", "simulated", "emulated", "measured")
+"""Priced on alpha, beta and gamma; replayed on a cluster's wires; run over slowed links; run."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +53,7 @@ class Cell:
         band: relative deviation allowed; None for a number that is told but not judged.
         note: why it is not judged, or what else there is to know.
         low, high: the range over the seeds; None without.
+        method: how ours was had, one of `METHODS`; "" where there is one way only.
     """
 
     row: str
@@ -51,6 +64,7 @@ class Cell:
     note: str = ""
     low: float | None = None
     high: float | None = None
+    method: str = ""
 
     @property
     def deviation(self) -> float | None:
@@ -66,6 +80,24 @@ class Cell:
 
 
 @dataclass(frozen=True)
+class Series:
+    """A line of a figure.
+
+    Attributes:
+        name: what it is of, for the legend.
+        x, y: as many of each.
+        panel: which panel it belongs to, by name.
+        method: how it was had, one of `METHODS`, or "printed".
+    """
+
+    name: str
+    x: tuple[float, ...]
+    y: tuple[float, ...]
+    panel: str = ""
+    method: str = "theory"
+
+
+@dataclass(frozen=True)
 class Outcome:
     """What a reproduction found.
 
@@ -75,6 +107,7 @@ class Outcome:
         cells: all numbers, row by row.
         notes: what holds for all of them.
         findings: effects that the paper claims, and whether they show.
+        series: what a figure is drawn from.
     """
 
     title: str
@@ -82,6 +115,7 @@ class Outcome:
     cells: tuple[Cell, ...]
     notes: tuple[str, ...] = ()
     findings: tuple[Finding, ...] = ()
+    series: tuple[Series, ...] = ()
 
     @property
     def passed(self) -> bool:
@@ -92,7 +126,9 @@ class Outcome:
 
 def reproduction_names() -> list[str]:
     """The names `load_reproduction` accepts, sorted; imports none of them."""
-    return sorted(found.name.replace("_", "-") for found in pkgutil.iter_modules(__path__))
+    names = (found.name for found in pkgutil.iter_modules(__path__))
+    # What several share lies in a file that begins with an underscore.
+    return sorted(name.replace("_", "-") for name in names if not name.startswith("_"))
 
 
 def load_reproduction(name: str) -> ModuleType:

@@ -84,9 +84,11 @@ def test_a_number_outside_its_band_fails(monkeypatch: pytest.MonkeyPatch) -> Non
     ("arguments", "told"),
     [
         (["fig4"], "unknown reproduction 'fig4': choose from .*firecaffe-table1"),
-        (["firecaffe-table1", "run.h5"], r"trains nothing: drop run\.h5"),
+        (["firecaffe-table1", "run.h5"], r"keeps no file: drop run\.h5"),
         (["firecaffe-table1", "--quick"], "trains nothing: drop --quick"),
-        (["list", "run.h5"], "takes neither a file"),
+        (["list", "run.h5"], "takes no file"),
+        (["list", "--quick"], "makes nothing"),
+        (["all", "run.h5"], "takes no file"),
         (["legw-lstm", "run.h5"], r"run\.h5: no such file"),
         (["legw-lstm", "run.h5", "--quick"], "drop one of the two"),
     ],

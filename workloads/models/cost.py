@@ -45,12 +45,35 @@ def count_cost(model: Network, *, training: bool = False) -> Cost:
         model: on any device; it is not changed.
         training: count what only training computes as well (GoogLeNet's auxiliary classifiers).
     """
+    counts = _layers(model, training)
+    weights = list(model.parameters())
+    return Cost(
+        parameters=sum(w.numel() for w in weights),
+        tensors=len(weights),
+        macs=sum(macs for _, macs, _ in counts),
+        inputs=sum(inputs for _, _, inputs in counts),
+    )
+
+
+def tensor_macs(model: Network) -> list[tuple[int, int]]:
+    """Of every parameter in the model's order, its elements and the multiply-adds of its layer.
+
+    A layer's work stands with its weight, and that of a layer used twice is its sum; biases and
+    the parameters of other layers have none. In training, for one sample.
+    """
+    macs: dict[str, int] = {}
+    for name, count, _ in _layers(model, training=True):
+        macs[f"{name}.weight"] = macs.get(f"{name}.weight", 0) + count
+    return [(weight.numel(), macs.get(name, 0)) for name, weight in model.named_parameters()]
+
+
+def _layers(model: Network, training: bool) -> list[tuple[str, int, int]]:
+    """Name, multiply-adds and numbers that enter, of each layer as the forward pass comes to it."""
     shadow = copy.deepcopy(model).to("meta").train(training)
-    macs: list[int] = []
-    inputs: list[int] = []
-    for module in shadow.modules():
+    counts: list[tuple[str, int, int]] = []
+    for name, module in shadow.named_modules():
         if isinstance(module, nn.Conv2d | nn.Linear | Lstm):
-            module.register_forward_hook(partial(_count, macs, inputs))
+            module.register_forward_hook(partial(_count, counts, name))
         elif isinstance(module, SampleDropout | nn.BatchNorm2d):
             module.eval()  # they would ask for the keys of samples, or for more than one
     text = model.task.kind == "text"
@@ -59,20 +82,21 @@ def count_cost(model: Network, *, training: bool = False) -> Cost:
     answer = sample if text else torch.empty(1, dtype=torch.int64, device="meta")
     with torch.no_grad():
         shadow.loss_sum(sample, answer)
-    weights = list(model.parameters())
-    return Cost(sum(w.numel() for w in weights), len(weights), sum(macs), sum(inputs))
+    return counts
 
 
 def _count(
-    macs: list[int], inputs: list[int], module: nn.Module, args: tuple[Any, ...], out: Any
+    counts: list[tuple[str, int, int]],
+    name: str,
+    module: nn.Module,
+    args: tuple[Any, ...],
+    out: Any,
 ) -> None:
     weight = module.get_parameter("weight")
     if isinstance(module, Lstm):
         # Every step multiplies the kernel by the input and the hidden state side by side.
         steps = args[0].shape[1]
-        macs.append(steps * weight.numel())
-        inputs.append(steps * weight.shape[1])
+        counts.append((name, steps * weight.numel(), steps * weight.shape[1]))
         return
     # Every number put out by channel c is a dot product with the weights of channel c.
-    macs.append(out.numel() * weight[0].numel())
-    inputs.append(args[0].numel())
+    counts.append((name, out.numel() * weight[0].numel(), args[0].numel()))
