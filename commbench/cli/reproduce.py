@@ -16,7 +16,6 @@ from commbench.cli.outcome import as_dict, in_bands, show
 from commbench.errors import UserError
 
 if TYPE_CHECKING:
-    from commbench.experiments import Results
     from commbench.reproduce import Outcome
 
 
