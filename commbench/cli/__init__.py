@@ -8,7 +8,7 @@ import sys
 import click
 
 import commbench
-from commbench.cli import data, info, recipe, report, reproduce, sweep, train, tune, verify
+from commbench.cli import compare, data, info, recipe, report, reproduce, sweep, train, tune, verify
 from commbench.errors import EXIT_USER, UserError
 from commbench.launcher import launched_rank
 
@@ -22,14 +22,15 @@ def commands() -> None:
       mpirun -n 4 commbench train --model nin --exchange tree
       mpirun -n 4 commbench train --model nin --exchange parameter-server
       mpirun -n 4 commbench sweep --exchange all --check
-      commbench report results/*.h5 --output comparison.png
+      commbench compare tree.h5 parameter-server.h5
+      commbench report results/*.h5 --output report.html
 
     Every command also runs on its own, as a job of one rank. A default can be set in the
     environment: COMMBENCH_TRAIN_BATCH=128 is --batch 128 of the command train.
     """
 
 
-for _module in (train, recipe, sweep, tune, verify, info, report, reproduce, data):
+for _module in (train, recipe, sweep, tune, verify, info, compare, report, reproduce, data):
     commands.add_command(_module.command)
 
 
