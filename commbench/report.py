@@ -55,8 +55,9 @@ class Timing:
 
     def over(self, other: Timing) -> Estimate:
         """This exchange's time over the other's, of the turns that they have in common."""
-        own, others = ({tuple(turn): at for at, turn in enumerate(one.turns.tolist())}
-                       for one in (self, other))
+        own, others = (
+            {tuple(turn): at for at, turn in enumerate(one.turns.tolist())} for one in (self, other)
+        )
         shared = [turn for turn in own if turn in others]
         return paired_ratio(
             self.slowest_s[[own[turn] for turn in shared]],
@@ -172,7 +173,7 @@ def read_report(paths: Sequence[Path]) -> Report:
     if not report.timings and not trained and not report.experiments:
         raise UserError(f"nothing was recorded in {', '.join(report.files)}")
     report.trainings = _labelled(report.trainings)
-    report.notes += _warnings(report, paths)
+    report.notes += _warnings(report)
     return report
 
 
@@ -268,7 +269,7 @@ def _labelled(runs: Sequence[Training]) -> list[Training]:
     ]
 
 
-def _warnings(report: Report, paths: Sequence[Path]) -> list[str]:
+def _warnings(report: Report) -> list[str]:
     """What makes the runs hard to compare."""
     told = []
     for name in dict.fromkeys(name for run in report.trainings for name in run.task):
@@ -285,9 +286,9 @@ def _warnings(report: Report, paths: Sequence[Path]) -> list[str]:
         )
     machines = set()
     crowded: dict[int, int] = {}
-    for path in paths:
-        with open_run(path) as file:
-            root = attributes(file)
+    for root in report.facts:
+        if root["kind"] == "experiment":  # its runs may be of any machine
+            continue
         machines.add(f"{root.get('cpu_model', 'unknown')}, {root.get('mpi_library', '')}")
         here = root["hosts"].count(root["hosts"][0])
         if here > int(root.get("cpu_count", here)):

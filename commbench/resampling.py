@@ -3,8 +3,8 @@
 Two runs have no rounds in common, so nothing pairs their samples; `paired` is for those that have.
 Each run's samples are drawn again, with replacement, and the spread of the medians so drawn is the
 interval (Efron's percentile bootstrap, 1979). A step's time resembles the one before it, for the
-machine drifts; so whole blocks of neighbours are drawn (Künsch, "The Jackknife and the Bootstrap for
-General Stationary Observations", 1989), as long as the cube root of the number of samples.
+machine drifts; so whole blocks of neighbours are drawn (Künsch, "The Jackknife and the Bootstrap
+for General Stationary Observations", 1989), as long as the cube root of the number of samples.
 
 Such an interval tells how well the samples of these runs fix their medians. What would be different
 had the whole run been made at another hour, it cannot know.

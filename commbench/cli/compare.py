@@ -12,7 +12,8 @@ import click
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from commbench.compare import Comparison, Difference
+    from commbench.compare import Comparison
+    from commbench.compare.differences import Difference
     from commbench.compare.sweeps import Cell
     from commbench.compare.trainings import Pair, Quantity
     from commbench.resampling import Estimate
@@ -149,7 +150,7 @@ def _training(one: Comparison, pair: Pair) -> Table:
             quantity.ratio.verdict() if quantity.unit == "s" else "",
         )
     accuracy = pair.accuracy
-    if accuracy.first == accuracy.first:  # noqa: PLR0124 - NaN of a run without an evaluation
+    if accuracy.first == accuracy.first:
         table.add_row("final top-1", f"{accuracy.first:.2%}", f"{accuracy.second:.2%}", "", "")
     return table
 
@@ -165,7 +166,7 @@ def _value(quantity: Quantity, estimate: Estimate) -> str:
 def _sentences(pair: Pair) -> Iterator[str]:
     """What stands below the table of two trainings."""
     accuracy = pair.accuracy
-    if accuracy.first == accuracy.first:  # noqa: PLR0124
+    if accuracy.first == accuracy.first:
         points = accuracy.points
         bounds = f" ({points.low:+.2f} to {points.high:+.2f})" if points.high < 100 else ""
         yield f"final top-1 of the other: {points.value:+.2f} points{bounds}"

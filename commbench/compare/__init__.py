@@ -102,7 +102,7 @@ def _pair(first: Path, second: Path, kind: str, *, force: bool) -> Comparison:
 
 
 def _kind(path: Path) -> str:
-    """ "training" or "sweep".
+    """What a file holds: ``training`` or ``sweep``.
 
     Raises:
         UserError: as `open_run`, or neither.

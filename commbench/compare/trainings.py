@@ -1,8 +1,8 @@
 """Two trainings held against each other: their speed from every step, and their accuracy.
 
-Steps of two runs do not pair; see `commbench.resampling`. The interval of the difference in accuracy
-tells what so many test samples can tell apart, as if each run had drawn its own (Wald); what another
-seed would give, one run of each cannot know.
+Steps of two runs do not pair; see `commbench.resampling`. The interval of the difference in
+accuracy tells what so many test samples can tell apart, as if each run had drawn its own (Wald);
+what another seed would give, one run of each cannot know.
 """
 
 from __future__ import annotations
@@ -128,8 +128,16 @@ def _accuracy(a: Training, b: Training) -> Accuracy:
     first, second = (float(top1[-1]) for _, top1 in curves)
     both = min(float(top1.max()) for _, top1 in curves)
     reached = [_reached(times, top1, both) for times, top1 in curves]
-    at = [dict(zip(run.evaluations["epoch"].round(6).tolist(), run.evaluations["top1"].tolist(),
-                   strict=True)) for run in (a, b)]
+    at = [
+        dict(
+            zip(
+                run.evaluations["epoch"].round(6).tolist(),
+                run.evaluations["top1"].tolist(),
+                strict=True,
+            )
+        )
+        for run in (a, b)
+    ]
     epochs = [epoch for epoch in at[0] if epoch in at[1]]
     samples = [int(run.facts.get("test_images", 0)) for run in (a, b)]
     return Accuracy(
