@@ -7,12 +7,15 @@ A chart is data for plotly.js: no colours, which follow the theme of the page. E
 from __future__ import annotations
 
 import html
-from collections.abc import Sequence
+import math
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
+
+from commbench.figures.style import seconds_text
 
 Trace = dict[str, Any]
 _SYMBOLS = {
@@ -71,9 +74,15 @@ class Chart:
     def data(self) -> dict[str, Any]:
         """What the script draws it from."""
         views = [
-            {"name": view.name, "traces": view.traces, "layout": view.layout} for view in self.views
+            {"name": view.name, "traces": _bands_first(view.traces), "layout": view.layout}
+            for view in self.views
         ]
         return {"id": self.id, "shown": self.shown, "height": self.height, "views": views}
+
+
+def _bands_first(traces: list[Trace]) -> list[Trace]:
+    """In the order of drawing: no line lies under another one's band."""
+    return sorted(traces, key=lambda trace: bool(trace["meta"]["paint"] != "band"))
 
 
 def numbers(values: ArrayLike) -> list[float]:
@@ -173,10 +182,15 @@ def axis(title: str, **more: Any) -> dict[str, Any]:
     return {"title": {"text": plain(title)}, "automargin": True, **more}
 
 
-def seconds_axis(title: str, **more: Any) -> dict[str, Any]:
-    """A logarithmic axis of seconds, labelled 10 µs, 1 ms."""
-    # D2: at 1, 2 and 5 of each decade, for such axes often span just one.
-    return axis(title, type="log", dtick="D2", tickformat="~s", ticksuffix="s", **more)
+def seconds_axis(title: str, seconds: Iterable[float]) -> dict[str, Any]:
+    """A logarithmic axis that holds so many `seconds`, with ticks such as 10 µs or 1 ms."""
+    decades = [math.floor(math.log10(value)) for value in seconds if value > 0] or [0]
+    first, last = min(decades), max(decades)
+    # Such axes often span just one decade; and there is something to read after zooming in.
+    digits = (1, 2, 5) if last - first > 1 else (1, 1.5, 2, 3, 5, 7)
+    ticks = [digit * 10.0**decade for decade in range(first, last + 1) for digit in digits]
+    texts = [seconds_text(1e6 * tick) for tick in ticks]
+    return axis(title, type="log", tickmode="array", tickvals=numbers(ticks), ticktext=texts)
 
 
 def ratio_axis(title: str, ratios: Sequence[float]) -> dict[str, Any]:

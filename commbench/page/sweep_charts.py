@@ -24,6 +24,7 @@ from commbench.page.paint import exchange_key
 from commbench.report import Report, Timing, plural
 
 _MOST_TICKS = 8
+_TIME = "time of one exchange, slowest rank"
 
 
 def charts(report: Report, size: int | None, look: Mapping[str, Look]) -> list[Chart]:
@@ -106,7 +107,7 @@ def _sizes(timings: Sequence[Timing], counts: Sequence[int], look: Mapping[str, 
             )
         layout = {
             "xaxis": _size_axis(chosen),
-            "yaxis": seconds_axis("time of one exchange, slowest rank"),
+            "yaxis": seconds_axis(_TIME, _ends(chosen)),
         }
         return View(plural(ranks, "rank"), traces, layout)
 
@@ -151,7 +152,7 @@ def _ratios(timings: Sequence[Timing], counts: Sequence[int], look: Mapping[str,
         "Below 1 is faster. Median over the turns that both had in one sweep; the bars are its "
         "95 % intervals.",
         views,
-        height=440,
+        height=460,
         last_first=True,
     )
 
@@ -276,8 +277,14 @@ def _rank_layout(timings: Sequence[Timing]) -> dict[str, object]:
     ticks = {"tickmode": "array", "tickvals": counts, "ticktext": [str(count) for count in counts]}
     return {
         "xaxis": axis("ranks", type="log", **ticks),
-        "yaxis": seconds_axis("time of one exchange, slowest rank"),
+        "yaxis": seconds_axis(_TIME, _ends(timings)),
     }
+
+
+def _ends(timings: Sequence[Timing]) -> list[float]:
+    """Least and greatest time of each in seconds; without the floor, which is not shown first."""
+    shown = [one for one in timings if one.exchange != "none"] or timings
+    return [float(time) for one in shown for time in (one.slowest_s.min(), one.slowest_s.max())]
 
 
 def _size_axis(timings: Sequence[Timing]) -> dict[str, object]:

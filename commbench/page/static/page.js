@@ -24,7 +24,7 @@
     if (trace.meta.paint === "bar") {
       copy.marker = { color: colour };
     } else if (trace.meta.paint === "band") {
-      copy.fillcolor = faded(colour, theme() === "dark" ? 0.16 : 0.1);
+      copy.fillcolor = faded(colour, theme() === "dark" ? 0.13 : 0.1);
     } else {
       copy.line = { ...trace.line, color: colour };
       copy.marker = { ...trace.marker, color: colour };
