@@ -332,6 +332,13 @@ def as_dict(report: Report, size: int | None) -> dict[str, Any]:
             }
             for run in report.trainings
         ],
+        "experiments": [
+            {
+                "name": results.name,
+                "top1_percent": {name: results.scores(name).tolist() for name in results.variants},
+            }
+            for results in report.experiments
+        ],
         "notes": report.notes,
     }
 

@@ -45,6 +45,7 @@ def test_every_readme_command_works(tmp_path: Path) -> None:
         runs = len(re.findall(rf"mpirun \S+ \d+ commbench {verb}\b", told))
         assert sum(f"-{verb}-" in name for name in files) == runs > 0, verb
     assert (tmp_path / "results" / "comparison.png").stat().st_size > 20_000
+    assert (tmp_path / "results" / "report.html").stat().st_size > 1_000_000
 
 
 def test_the_demo_trains_sweeps_draws_and_says_where_to_look(tmp_path: Path) -> None:
@@ -64,7 +65,11 @@ def test_the_demo_trains_sweeps_draws_and_says_where_to_look(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize(
-    "page", ["README.md", "CONTRIBUTING.md", "docs/ARCHITECTURE.md", "docs/RECIPES.md"]
+    "page",
+    [
+        *("README.md", "CONTRIBUTING.md", "CHANGELOG.md"),
+        *("docs/ARCHITECTURE.md", "docs/RECIPES.md", "docs/REPORT.md"),
+    ],
 )
 def test_links_lead_somewhere(page: str) -> None:
     for target in re.findall(r"\]\((?!https?:)([^)#]+)\)", (ROOT / page).read_text()):

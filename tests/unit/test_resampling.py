@@ -32,7 +32,7 @@ def test_two_runs_alike_differ_by_noise_that_the_interval_shows() -> None:
     assert ratio.verdict() == "unclear"
 
 
-def covered(correlation: float, runs: int = 200) -> float:
+def covered(correlation: float, runs: int = 100) -> float:
     """How often the interval of 100 samples holds the true median of 0."""
     random = np.random.default_rng(4)
     held = 0
@@ -46,10 +46,10 @@ def covered(correlation: float, runs: int = 200) -> float:
     return held / runs
 
 
-@pytest.mark.parametrize(("correlation", "least"), [(0.0, 0.9), (0.5, 0.8)])
-def test_it_holds_as_often_as_it_says(correlation: float, least: float) -> None:
-    # Of samples that lean on each other, drawing them one by one would hold some 75 times in 100.
-    assert covered(correlation) >= least
+@pytest.mark.parametrize("correlation", [0.0, 0.5])
+def test_it_holds_nearly_as_often_as_it_says(correlation: float) -> None:
+    # Of samples that lean on each other, drawing them one by one would hold 80 times in 100.
+    assert covered(correlation) >= 0.85
 
 
 def test_times_of_one_turn_pair_up_whatever_the_machine_did() -> None:
