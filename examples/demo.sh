@@ -22,7 +22,10 @@ done
 printf '\n== Parameter server against tree ==\n'
 figure=$folder/parameter-server-against-tree.png
 commbench report "$folder"/*.h5 --output "$figure"
+page=$folder/report.html
+commbench report "$folder"/*.h5 --output "$page" > /dev/null
 
 printf '\nLook at   %s\n' "$figure"
+printf 'Zoom in   %s\n' "$page"
 printf 'Read on   commbench info %s\n' "$folder/train-tree.h5"
 printf 'Format    results/README.md\n'

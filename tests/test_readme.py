@@ -54,7 +54,9 @@ def test_the_demo_trains_sweeps_draws_and_says_where_to_look(tmp_path: Path) -> 
     (folder,) = (tmp_path / "results").iterdir()
     figure = folder / "parameter-server-against-tree.png"
     assert figure.read_bytes().startswith(b"\x89PNG")
-    assert str(figure.relative_to(tmp_path)) in result.stdout.splitlines()[-3]
+    assert str(figure.relative_to(tmp_path)) in result.stdout.splitlines()[-4]
+    assert str((folder / "report.html").relative_to(tmp_path)) in result.stdout.splitlines()[-3]
+    assert (folder / "report.html").read_text().startswith("<!doctype html>")
     for exchange in ("tree", "parameter-server"):
         with h5py.File(folder / f"train-{exchange}.h5") as file:
             assert file.attrs["exchange"] == exchange

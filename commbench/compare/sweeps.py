@@ -43,21 +43,24 @@ class Cell:
 def within(path: Path, against: str | None) -> list[Cell]:
     """Every other exchange of a sweep against one: `against`, else `native`, else the first.
 
+    `none`, the floor, is held against nothing unless it is the one.
+
     Raises:
         UserError: there is no such exchange, or no other.
     """
     timings = read_report([path]).timings
     names = list(dict.fromkeys(timing.exchange for timing in timings))
-    own = against or ("native" if "native" in names else names[0])
+    real = [name for name in names if name != "none"]
+    own = against or ("native" if "native" in names else (real or names)[0])
     if own not in names:
         raise UserError(f"{path} has no exchange {own}: --against takes {', '.join(names)}")
-    if len(names) < 2:
+    if set(real) <= {own}:
         raise UserError(f"{path} has no exchange but {own}, and nothing to compare it with")
     firsts = {timing.size: timing for timing in timings if timing.exchange == own}
     return [
         _cell(firsts[timing.size], timing, timing.over(firsts[timing.size]), paired=True)
         for timing in timings
-        if timing.exchange != own and timing.size in firsts
+        if timing.exchange not in (own, "none") and timing.size in firsts
     ]
 
 
