@@ -22,7 +22,8 @@ from commbench.paired import median_interval
 
 RISK = 0.05
 DRAWS = 2000
-_FEWEST = 6  # as many as the sign test needs to say anything with 95 %
+FEWEST = 6
+"""Samples without which there is no interval; as many as the sign test needs for 95 %."""
 _AT_A_TIME = 4_000_000  # samples drawn at once, to bound memory
 
 
@@ -61,7 +62,7 @@ def median(samples: NDArray[np.float64]) -> Estimate:
     if not len(samples):
         return UNKNOWN
     value = float(np.median(samples))
-    if len(samples) < _FEWEST:
+    if len(samples) < FEWEST:
         return Estimate(value, 0.0, math.inf)
     return _interval(value, _drawn_medians(samples, 0))
 
@@ -71,7 +72,7 @@ def ratio_of_medians(over: NDArray[np.float64], under: NDArray[np.float64]) -> E
     if not len(over) or not len(under) or not np.median(under):
         return UNKNOWN
     value = float(np.median(over) / np.median(under))
-    if min(len(over), len(under)) < _FEWEST:
+    if min(len(over), len(under)) < FEWEST:
         return Estimate(value, 0.0, math.inf)
     # Other numbers for each, or runs alike would be drawn alike and seem to differ in nothing.
     above, below = _drawn_medians(over, 0), _drawn_medians(under, 1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeVar
@@ -12,7 +13,7 @@ from commbench.compare.differences import differences
 from commbench.figures.style import bytes_text, seconds_text
 from commbench.report import Report, Timing, Training, plural
 from commbench.reproduce import Outcome
-from commbench.resampling import Estimate, ratio_of_medians
+from commbench.resampling import FEWEST, Estimate, ratio_of_medians
 from commbench.spec import cut
 
 _RIVALS = ("parameter-server", "native")
@@ -47,8 +48,9 @@ def _of_sweeps(timings: Sequence[Timing]) -> Answer | None:
     real = [one for one in timings if one.exchange != "none" and one.ranks > 1 and one.size > 0]
     if not real:
         return None
-    # One sweep where exchanges took turns, so one setting.
-    largest = max(real, key=lambda one: (one.ranks, one.size))
+    # Of a few turns nothing can be said; and only times of one setting are of one sweep.
+    enough = [one for one in real if len(one.slowest_s) >= FEWEST]
+    largest = max(enough or real, key=lambda one: (one.ranks, one.size))
     cells = [
         one
         for one in real
@@ -138,13 +140,15 @@ def _rival(others: Sequence[_One]) -> _One:
 
 
 def _sentence(fast: str, slow: str, ratio: Estimate, where: str) -> str:
+    if not math.isfinite(ratio.high):
+        return f"Too few samples to tell {fast} from {slow} {where}"
     if ratio.low <= 1:
         return f"No difference shown between {fast} and {slow} {where}"
     return f"{fast} is {ratio.value:.1f} times as fast as {slow} {where}"
 
 
 def _interval(ratio: Estimate) -> str:
-    return f"ratio {ratio.text()}, 95 % interval"
+    return f"ratio {ratio.text()}{', 95 % interval' if math.isfinite(ratio.high) else ''}"
 
 
 def _step(run: Training) -> str:

@@ -83,6 +83,25 @@ def test_it_begins_with_the_answer(page: Elements) -> None:
     assert "2 of the 2 effects expected in 1 reproduction show" in text
 
 
+def test_few_samples_tell_nothing(tmp_path: Path) -> None:
+    many = sweep_file(tmp_path / "a.h5", {"tree": 2.0, "ring": 1.0}, ranks=4)
+    few = sweep_file(tmp_path / "b.h5", {"tree": 2.0, "ring": 1.0}, ranks=8, iterations=3)
+    assert "ring is 2.0 times as fast as tree on 4 ranks" in render(
+        read_report([many, few]), None, None
+    )
+    told = render(read_report([few]), None, None)
+    assert "Too few samples to tell ring from tree on 8 ranks" in told
+
+
+def test_trainings_that_differ_in_more_are_not_set_side_by_side(tmp_path: Path) -> None:
+    tree = training_file(tmp_path / "tree.h5", "tree")
+    other = training_file(tmp_path / "ps.h5", "parameter-server", exchange_s=0.07, lr=0.5)
+    told = render(read_report([tree, other]), None, None)
+    assert "times as fast as" not in told
+    assert "trains nin on 4 ranks to 70.0%" in told
+    assert "--lr" in told
+
+
 def test_it_holds_every_chart_and_plotly_accepts_them(page: Elements) -> None:
     charts = {chart["id"]: chart for chart in data_of(page)["charts"]}
     assert set(charts) == {
