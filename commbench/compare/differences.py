@@ -19,8 +19,11 @@ from commbench.errors import UserError
 
 COMPARED = frozenset({"exchange", "exchanges"})
 # Sizes and iterations of sweeps: what both have is compared, and intervals tell of how many.
-_NEUTRAL = {
-    "train": frozenset({"output", "results", "progress", "trace", "trace_steps", "timeout_s"}),
+NEUTRAL = {
+    "train": frozenset(
+        {"output", "results", "progress", "trace", "trace_steps", "mllog", "tensorboard"}
+        | {"timeout_s"}
+    ),
     "sweep": frozenset({"output", "results", "sizes_bytes", "iterations", "timeout_s"}),
 }
 _TASK = ("ranks", "model", "adapted", "parameters", "data", "global_batch", "precision", "dtype")
@@ -57,7 +60,7 @@ def differences(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[Dif
 
     What one version of commbench does not know is as good as not set.
     """
-    neutral = COMPARED | _NEUTRAL.get(str(first.get("kind")), frozenset({"output", "results"}))
+    neutral = COMPARED | NEUTRAL.get(str(first.get("kind")), frozenset({"output", "results"}))
     found = _unlike("option", first["options"], second["options"], neutral, refused=True)
     told = {difference.name for difference in found}
     tasks = _unlike("task", _chosen(first, _TASK), _chosen(second, _TASK), told, refused=True)

@@ -1,5 +1,6 @@
 """`commbench compare` on run files whose numbers are known."""
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ import pytest
 from click.testing import CliRunner
 
 from commbench.cli.compare import command
+from commbench.compare.differences import NEUTRAL
 from commbench.errors import UserError
 from run_samples import sweep_file, training_file
 
@@ -190,6 +192,14 @@ def test_where_results_go_and_an_option_that_is_not_set_are_no_difference(tmp_pa
     assert told(first, second)["comparisons"][0]["differences"] == []
     set_root(second, option_new="on")
     assert "new: not set and on" in refused(first, second)
+
+
+def test_options_that_are_no_difference_exist() -> None:
+    from commbench.course import Settings
+    from commbench.sweep import SweepSettings
+
+    for kind, settings in (("train", Settings), ("sweep", SweepSettings)):
+        assert NEUTRAL[kind] <= {field.name for field in dataclasses.fields(settings)}
 
 
 def test_a_run_that_was_killed_is_told(tmp_path: Path) -> None:
