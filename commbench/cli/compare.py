@@ -77,11 +77,13 @@ def command(
 def _parts(one: Comparison) -> Iterator[Table | str]:
     if one.differences:
         yield _differences(one.differences)
+    # Not a title of the table, which would break it at the table's width.
+    yield _heading(one)
     if one.training:
-        yield _training(one, one.training)
+        yield _training(one.training)
         yield from _sentences(one.training)
     else:
-        yield _sweep(one, one.sweep)
+        yield _sweep(one.sweep)
         if one.sweep[0].paired:
             yield "paired: both in the same turn; the sign test's interval of the median ratio"
         else:
@@ -89,10 +91,19 @@ def _parts(one: Comparison) -> Iterator[Table | str]:
     yield from one.notes
 
 
-def _table(title: str, texts: Sequence[str], numbers: Sequence[str]) -> Table:
+def _heading(one: Comparison) -> str:
+    if one.training:
+        return (
+            f"{one.file} ({one.training.second_label}) over "
+            f"{one.baseline} ({one.training.first_label}): medians over steps"
+        )
+    return one.file if one.file == one.baseline else f"{one.file} over {one.baseline}"
+
+
+def _table(texts: Sequence[str], numbers: Sequence[str]) -> Table:
     from rich.table import Table
 
-    table = Table(title=title, title_justify="left", box=None)
+    table = Table(box=None)
     for name in texts:
         table.add_column(name)
     for name in numbers:
@@ -103,7 +114,7 @@ def _table(title: str, texts: Sequence[str], numbers: Sequence[str]) -> Table:
 def _differences(found: Sequence[Difference]) -> Table:
     from rich.text import Text
 
-    table = _table("differences", ["", "name", "baseline", "the other", "weight"], [])
+    table = _table(["differences", "name", "baseline", "the other", "weight"], [])
     for one in found:
         weight = "not the exchange alone" if one.refused else "may matter"
         cells = (one.kind, one.name, one.first or "-", one.second or "-", weight)
@@ -111,13 +122,10 @@ def _differences(found: Sequence[Difference]) -> Table:
     return table
 
 
-def _sweep(one: Comparison, cells: Sequence[Cell]) -> Table:
+def _sweep(cells: Sequence[Cell]) -> Table:
     from commbench.figures.style import seconds_text
 
-    title = one.file if one.file == one.baseline else f"{one.file} over {one.baseline}"
-    table = _table(
-        title, ["exchange", "over"], ["ranks", "size (B)", "time", "over", "ratio (95 %)", ""]
-    )
+    table = _table(["exchange", "over"], ["ranks", "size (B)", "time", "over", "ratio (95 %)", ""])
     for cell in sorted(cells, key=lambda cell: (cell.ranks, cell.size)):
         ranks = dict.fromkeys(cell.ranks)
         table.add_row(
@@ -133,13 +141,8 @@ def _sweep(one: Comparison, cells: Sequence[Cell]) -> Table:
     return table
 
 
-def _training(one: Comparison, pair: Pair) -> Table:
-    table = _table(
-        f"{one.file} ({pair.second_label}) over {one.baseline} ({pair.first_label}): "
-        "medians over steps",
-        [""],
-        ["baseline", "the other", "ratio (95 %)", ""],
-    )
+def _training(pair: Pair) -> Table:
+    table = _table([""], ["baseline", "the other", "ratio (95 %)", ""])
     for quantity in pair.quantities:
         name = "exchange, exposed" if quantity.name == "exchange" else quantity.name
         table.add_row(
