@@ -12,11 +12,11 @@ METADATA := setup.cfg pyproject.toml constraints.txt
 PIP       = $(BIN)/python -m pip install --quiet --constraint constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test bench figures lint types format clean
+.PHONY: help demo test bench figures reference screenshots lint types format clean
 .DELETE_ON_ERROR:
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 # The package and an MPI library, no more: all that a user needs.
 $(VENV)/installed: $(METADATA)
@@ -49,10 +49,23 @@ bench: ## time the exchanges against MPI, Gloo and loops by hand, under both lib
 	sh benchmarks/measure.sh $(BENCH) mpich=$(CURDIR)/.venv/bin openmpi=$(CURDIR)/.venv-openmpi/bin
 	.venv/bin/python -m benchmarks.table --results $(BENCH) $(if $(QUICK),,--document docs/PERFORMANCE.md)
 
-figures: $(VENV)/installed ## draw the figures of docs/LARGE-BATCH.md again from the results that come along
+figures: $(VENV)/installed ## draw the figures of README and docs/LARGE-BATCH.md again from the results that come along
+	for suffix in png svg; do \
+		$(BIN)/commbench report results/reference/*.h5 --output results/reference/comparison.$$suffix || exit 1; \
+	done
 	for file in results/reproduce/*.h5; do \
 		$(BIN)/commbench reproduce $$(basename $$file .h5) $$file || exit 1; \
 	done
+
+# Not of every day: README's figure shows what these runs measured, so nothing else may go on.
+reference: $(VENV)/installed ## make the runs behind README's figure again, on a machine with nothing else to do
+	rm -f results/reference/*.h5
+	PATH="$(abspath $(BIN)):$$PATH" sh examples/demo.sh results/reference
+	rm results/reference/parameter-server-against-tree.png results/reference/report.html
+	$(MAKE) --no-print-directory figures
+
+screenshots: $(VENV)/developing ## take the pictures of docs/REPORT.md, with Chromium
+	PYTHONPATH=tests:. $(BIN)/python -m screenshots docs/figures
 
 lint: $(VENV)/developing ## check style, spelling and types; change nothing
 	$(BIN)/ruff check .

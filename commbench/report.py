@@ -12,7 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from commbench.errors import UserError
-from commbench.record.reader import attributes, open_run, progress, summary
+from commbench.experiments import Results, collected
+from commbench.record.reader import attributes, cell_value, open_run, progress, summary
+from commbench.resampling import Estimate, median, paired_ratio
+from commbench.steps import Steps, read_steps, workers
 
 
 @dataclass(frozen=True)
@@ -25,7 +28,9 @@ class Timing:
         size: bytes of the buffer.
         setting: transport, element type and device, which make times comparable.
         slowest_s: the slowest rank's time of every iteration, ``(iterations,)``, in seconds.
+        turns: which file and iteration each was, ``(iterations, 2)``: times of one turn pair up.
         hottest_bytes: through the busiest rank; NaN if nobody can know.
+        bound_bytes: the least that any all-reduce moves through its busiest rank.
         wrong: elements with a wrong sum; NaN if not checked.
     """
 
@@ -34,13 +39,30 @@ class Timing:
     size: int
     setting: str
     slowest_s: NDArray[np.float64]
+    turns: NDArray[np.int64]
     hottest_bytes: float = math.nan
+    bound_bytes: float = math.nan
     wrong: float = math.nan
 
     def time_us(self) -> dict[str, float]:
         """Minimum, median, 99th percentile and maximum in microseconds."""
-        low, median, p99, high = 1e6 * np.percentile(self.slowest_s, [0, 50, 99, 100])
-        return {"min": float(low), "median": float(median), "p99": float(p99), "max": float(high)}
+        low, middle, p99, high = 1e6 * np.percentile(self.slowest_s, [0, 50, 99, 100])
+        return {"min": float(low), "median": float(middle), "p99": float(p99), "max": float(high)}
+
+    def median_us(self) -> Estimate:
+        """The median in microseconds, with its interval."""
+        return median(self.slowest_s).scaled(1e6)
+
+    def over(self, other: Timing) -> Estimate:
+        """This exchange's time over the other's, of the turns that they have in common."""
+        own, others = (
+            {tuple(turn): at for at, turn in enumerate(one.turns.tolist())} for one in (self, other)
+        )
+        shared = [turn for turn in own if turn in others]
+        return paired_ratio(
+            self.slowest_s[[own[turn] for turn in shared]],
+            other.slowest_s[[others[turn] for turn in shared]],
+        )
 
 
 @dataclass(frozen=True)
@@ -52,6 +74,8 @@ class Training:
         task: model, data, global batch and so on, which make runs comparable.
         evaluations: step, epoch, time_s, top1, top5 and loss, ``(evaluations,)`` each.
         phase_s: mean seconds of each phase of a step, over workers and steps.
+        steps: every step's times.
+        facts: all that `summary` tells of the file.
     """
 
     file: str
@@ -62,6 +86,8 @@ class Training:
     task: dict[str, Any]
     evaluations: dict[str, NDArray[np.float64]]
     phase_s: dict[str, float]
+    steps: Steps
+    facts: dict[str, Any]
 
     def step_s(self) -> float:
         """Seconds of a step."""
@@ -70,11 +96,20 @@ class Training:
 
 @dataclass
 class Report:
-    """All that the run files hold, and what the reader must know about them."""
+    """All that the run files hold, and what the reader must know about them.
+
+    Attributes:
+        files: as they were named.
+        facts: what `summary` tells of each.
+        timings, trainings, experiments: of sweeps, of training runs, of reproductions that train.
+        notes: in words.
+    """
 
     files: list[str] = field(default_factory=list)
+    facts: list[dict[str, Any]] = field(default_factory=list)
     timings: list[Timing] = field(default_factory=list)
     trainings: list[Training] = field(default_factory=list)
+    experiments: list[Results] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
     def most_ranks(self) -> list[Timing]:
@@ -118,6 +153,7 @@ def read_report(paths: Sequence[Path]) -> Report:
             raise UserError(f"{path} is named twice: name every run file once")
         report.files.append(str(path))
         run = summary(path)
+        report.facts.append(run)
         if run["status"] != "completed":
             report.notes.append(f"{path.name}: {progress(run)}.")
         if math.isfinite(run.get("staleness_updates_mean", math.nan)):
@@ -127,18 +163,21 @@ def read_report(paths: Sequence[Path]) -> Report:
             )
         with open_run(path) as file:
             if "sweep" in file:
-                found += _timings(file)
+                found += _timings(file, len(report.files))
             if "eval" in file:
-                report.trainings.append(_training(path, file))
+                report.trainings.append(_training(path, file, run))
+        if run["kind"] == "experiment":
+            report.experiments.append(collected.read(path, str(run["experiment"])))
     report.timings = _pooled(found)
-    if not report.timings and not any(run.phase_s for run in report.trainings):
+    trained = any(run.phase_s for run in report.trainings)
+    if not report.timings and not trained and not report.experiments:
         raise UserError(f"nothing was recorded in {', '.join(report.files)}")
     report.trainings = _labelled(report.trainings)
-    report.notes += _warnings(report, paths)
+    report.notes += _warnings(report)
     return report
 
 
-def _timings(file: Any) -> list[Timing]:
+def _timings(file: Any, number: int) -> list[Timing]:
     table, root = file["sweep"], attributes(file)
     devices = sorted({device.split(":")[0] for device in root["devices"]})
     known = [str(root[name]) for name in ("transport", "dtype") if name in root]
@@ -148,16 +187,18 @@ def _timings(file: Any) -> list[Timing]:
     for row, size in enumerate(table["size_bytes"][:]):
         for column, exchange in enumerate(table["exchange"].asstr()[:]):
             slowest = seconds[row, column].max(axis=1)  # NaN until every rank's sample is there
-            slowest = slowest[np.isfinite(slowest)]
-            if len(slowest):
+            done = np.flatnonzero(np.isfinite(slowest))
+            if len(done):
                 timings.append(
                     Timing(
                         exchange=_named(exchange, root),
                         ranks=seconds.shape[3],
                         size=int(size),
                         setting=setting,
-                        slowest_s=slowest,
-                        hottest_bytes=float(table["hottest_rank_bytes"][row, column]),
+                        slowest_s=slowest[done],
+                        turns=np.stack([np.full_like(done, number), done], axis=1),
+                        hottest_bytes=cell_value(table, "hottest_rank_bytes", row, column),
+                        bound_bytes=cell_value(table, "bound_bytes", row, column),
                         wrong=float(table["wrong"][row, column]),
                     )
                 )
@@ -183,7 +224,9 @@ def _pooled(found: Iterable[Timing]) -> list[Timing]:
             size=one.size,
             setting=one.setting,
             slowest_s=np.concatenate([timing.slowest_s for timing in pool]),
+            turns=np.concatenate([timing.turns for timing in pool]),
             hottest_bytes=one.hottest_bytes,
+            bound_bytes=one.bound_bytes,
             # Wrong in one sweep is wrong; not checked in one is not checked.
             wrong=sum(timing.wrong for timing in pool),
         )
@@ -192,17 +235,14 @@ def _pooled(found: Iterable[Timing]) -> list[Timing]:
     ]
 
 
-def _training(path: Path, file: Any) -> Training:
+def _training(path: Path, file: Any, facts: dict[str, Any]) -> Training:
     root = attributes(file)
     table = {name: file["eval"][name][:] for name in file["eval"] if name != "evaluation"}
     done = np.isfinite(table["top1"])
     timing = file["timing"]
     phases = timing["phase"].asstr()[:].tolist()
     seconds = timing["seconds"][:].astype(np.float64)
-    # A dedicated server has no data: its forward pass takes no time, and its step is all waiting.
-    forward = seconds[:, :, phases.index("forward")] if "forward" in phases else seconds[:, :, 0]
-    workers = np.nansum(forward, axis=0) > 0
-    own = seconds[:, workers] if workers.any() else seconds
+    own = seconds[:, workers(seconds, phases)]
     rows = own[np.isfinite(own).all(axis=2)]
     names = ("model", "data", "global_batch", "parameters", "recipe")
     return Training(
@@ -215,6 +255,8 @@ def _training(path: Path, file: Any) -> Training:
         | {name: root["options"][name] for name in ("image_size", "lr") if name in root["options"]},
         evaluations={name: values[done] for name, values in table.items()},
         phase_s=dict(zip(phases, rows.mean(axis=0).tolist(), strict=True)) if len(rows) else {},
+        steps=read_steps(file),
+        facts=facts,
     )
 
 
@@ -227,7 +269,7 @@ def _labelled(runs: Sequence[Training]) -> list[Training]:
     ]
 
 
-def _warnings(report: Report, paths: Sequence[Path]) -> list[str]:
+def _warnings(report: Report) -> list[str]:
     """What makes the runs hard to compare."""
     told = []
     for name in dict.fromkeys(name for run in report.trainings for name in run.task):
@@ -244,9 +286,9 @@ def _warnings(report: Report, paths: Sequence[Path]) -> list[str]:
         )
     machines = set()
     crowded: dict[int, int] = {}
-    for path in paths:
-        with open_run(path) as file:
-            root = attributes(file)
+    for root in report.facts:
+        if root["kind"] == "experiment":  # its runs may be of any machine
+            continue
         machines.add(f"{root.get('cpu_model', 'unknown')}, {root.get('mpi_library', '')}")
         here = root["hosts"].count(root["hosts"][0])
         if here > int(root.get("cpu_count", here)):
@@ -289,6 +331,13 @@ def as_dict(report: Report, size: int | None) -> dict[str, Any]:
                 },
             }
             for run in report.trainings
+        ],
+        "experiments": [
+            {
+                "name": results.name,
+                "top1_percent": {name: results.scores(name).tolist() for name in results.variants},
+            }
+            for results in report.experiments
         ],
         "notes": report.notes,
     }

@@ -1,10 +1,12 @@
-"""Settings of every test: a Hypothesis that repeats itself, GPU tests that say why they skip."""
+"""Settings of every test: a Hypothesis that repeats itself, tests that say why they skip."""
 
 import os
 import warnings
 
 import hypothesis
 import pytest
+
+from chromium import why_no_browser
 
 # Files in tests/parallel run inside the ranks; test_parallel.py starts them under mpirun. MPICH and
 # Open MPI tell a process its rank by these.
@@ -34,7 +36,11 @@ def why_no_gpu() -> str | None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    marked = [item for item in items if item.get_closest_marker("gpu")]
-    if marked and (reason := why_no_gpu()):
-        for item in marked:
-            item.add_marker(pytest.mark.skip(reason=f"needs a GPU: {reason}"))
+    for marker, needs, why in (
+        ("gpu", "a GPU", why_no_gpu),
+        ("browser", "a browser", why_no_browser),
+    ):
+        marked = [item for item in items if item.get_closest_marker(marker)]
+        if marked and (reason := why()):
+            for item in marked:
+                item.add_marker(pytest.mark.skip(reason=f"needs {needs}: {reason}"))

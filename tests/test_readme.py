@@ -47,6 +47,7 @@ def test_every_readme_command_works(tmp_path: Path) -> None:
         runs = len(re.findall(rf"mpirun \S+ \d+ commbench {verb}\b", told))
         assert sum(f"-{verb}-" in name for name in files) == runs > 0, verb
     assert (tmp_path / "results" / "comparison.png").stat().st_size > 20_000
+    assert (tmp_path / "results" / "report.html").stat().st_size > 1_000_000
 
 
 def test_the_demo_trains_sweeps_draws_and_says_where_to_look(tmp_path: Path) -> None:
@@ -55,7 +56,9 @@ def test_the_demo_trains_sweeps_draws_and_says_where_to_look(tmp_path: Path) -> 
     (folder,) = (tmp_path / "results").iterdir()
     figure = folder / "parameter-server-against-tree.png"
     assert figure.read_bytes().startswith(b"\x89PNG")
-    assert str(figure.relative_to(tmp_path)) in result.stdout.splitlines()[-3]
+    assert str(figure.relative_to(tmp_path)) in result.stdout.splitlines()[-4]
+    assert str((folder / "report.html").relative_to(tmp_path)) in result.stdout.splitlines()[-3]
+    assert (folder / "report.html").read_text().startswith("<!doctype html>")
     for exchange in ("tree", "parameter-server"):
         with h5py.File(folder / f"train-{exchange}.h5") as file:
             assert file.attrs["exchange"] == exchange
@@ -66,7 +69,11 @@ def test_the_demo_trains_sweeps_draws_and_says_where_to_look(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize(
-    "page", ["README.md", "CONTRIBUTING.md", "docs/ARCHITECTURE.md", "docs/RECIPES.md"]
+    "page",
+    [
+        *("README.md", "CONTRIBUTING.md", "CHANGELOG.md"),
+        *("docs/ARCHITECTURE.md", "docs/RECIPES.md", "docs/REPORT.md"),
+    ],
 )
 def test_links_lead_somewhere(page: str) -> None:
     for target in re.findall(r"\]\((?!https?:)([^)#]+)\)", (ROOT / page).read_text()):

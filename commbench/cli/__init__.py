@@ -11,6 +11,7 @@ import commbench
 from commbench.cli import (
     advise,
     calibrate,
+    compare,
     data,
     info,
     pipeline,
@@ -35,7 +36,8 @@ def commands() -> None:
       mpirun -n 4 commbench train --model nin --exchange tree
       mpirun -n 4 commbench train --model nin --exchange parameter-server
       mpirun -n 4 commbench sweep --exchange all --check
-      commbench report results/*.h5 --output comparison.png
+      commbench compare tree.h5 parameter-server.h5
+      commbench report results/*.h5 --output report.html
 
     Every command also runs on its own, as a job of one rank. A default can be set in the
     environment: COMMBENCH_TRAIN_BATCH=128 is --batch 128 of the command train.
@@ -43,7 +45,7 @@ def commands() -> None:
 
 
 _RUN = (train, recipe, sweep, tune, calibrate, pipeline)
-_TELL = (verify, advise, info, report, reproduce, data)
+_TELL = (verify, advise, info, compare, report, reproduce, data)
 for _module in (*_RUN, *_TELL):
     commands.add_command(_module.command)
 

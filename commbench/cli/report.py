@@ -1,4 +1,4 @@
-"""`commbench report`: run files side by side, in tables and one figure."""
+"""`commbench report`: run files side by side, in tables, and one figure or page."""
 
 from __future__ import annotations
 
@@ -11,21 +11,26 @@ from typing import TYPE_CHECKING
 import click
 
 from commbench.cli.sweep import Size
+from commbench.errors import UserError
 
 if TYPE_CHECKING:
     from rich.table import Table
 
     from commbench.report import Report, Timing
 
+_PAGE = ".html"
+
 
 @click.command("report")
 @click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option(
+    "-o",
     "--output",
     type=click.Path(path_type=Path),
-    help="The figure, .png or .svg; one of that name is replaced. [default: tables only]",
+    help="The figure, .png or .svg, or the page, .html; one of that name is replaced. "
+    "[default: tables only]",
 )
-@click.option("--title", help="Title of the figure. [default: model, data and exchanges]")
+@click.option("--title", help="Title of the figure or page. [default: model, data and exchanges]")
 @click.option(
     "--size",
     type=Size(),
@@ -39,28 +44,57 @@ def command(
     """Print and draw what the run FILES hold, trainings and sweeps together.
 
     \b
+      commbench report results/*.h5 --output report.html
       commbench report results/*.h5 --output comparison.png
 
-    Draws, as far as the files go: accuracy over training time; the share of a step for each phase;
-    the time of each exchange over buffer sizes, on the most ranks; and over numbers of ranks, where
-    sweeps on several are given, with the growth that theory expects. Sweeps with the same setting
-    are pooled. Runs that are hard to compare are told so under the figure.
+    The page is one file that needs no network: charts to zoom and filter, every number in tables,
+    and where each comes from; also what `reproduce` collected.
+
+    A figure draws, as far as the files go: accuracy over training time; the share of a step for
+    each phase; the time of each exchange over buffer sizes, on the most ranks; and over numbers of
+    ranks, where sweeps on several are given, with the growth that theory expects. Sweeps with the
+    same setting are pooled. Runs that are hard to compare are told so under the figure.
     """
-    from commbench.figures import sheet
     from commbench.record.reader import to_json
     from commbench.report import as_dict, read_report
 
     if output:
-        sheet.check_target(output)
+        _check(output)
     report = read_report(files)
     if output:
-        sheet.write(report, output, title, size)
+        _write(report, output, title, size)
     if as_json:
         click.echo(to_json({**as_dict(report, size), "figure": str(output) if output else None}))
         return
     _print(report)
     if output:
-        click.echo(f"figure: {output}")
+        click.echo(f"{'page' if _is_page(output) else 'figure'}: {output}")
+
+
+def _is_page(path: Path) -> bool:
+    return path.suffix.lower() == _PAGE
+
+
+def _check(path: Path) -> None:
+    from commbench.figures import sheet
+
+    sheet.check_target(path, suffixes=(*sheet.SUFFIXES, _PAGE))
+
+
+def _write(report: Report, path: Path, title: str | None, size: int | None) -> None:
+    if _is_page(path):
+        from commbench import page
+
+        page.write(report, path, title, size)
+        return
+    from commbench.figures import sheet
+
+    if not sheet.panels(report, size):
+        raise UserError(
+            f"--output {path}: a figure draws no reproductions: name a page, "
+            f"{path.with_suffix(_PAGE)}, or see commbench reproduce"
+        )
+    sheet.write(report, path, title, size)
 
 
 def _print(report: Report) -> None:
@@ -71,6 +105,12 @@ def _print(report: Report) -> None:
     for table in _tables(report):
         console.print(table)
         console.print()
+    for results in report.experiments:
+        console.print(
+            f"{results.name}: {len(results.runs)} runs of {len(results.variants)} variants; "
+            f"commbench reproduce {results.name} judges them, a page (-o report.html) draws them",
+            markup=False,
+        )
     for note in report.notes:
         console.print(note, markup=False)
 

@@ -145,9 +145,7 @@ def _make(
     return outcome
 
 
-def _results(
-    module: ModuleType, name: str, file: Path | None, quick: bool, folder: Path
-) -> Any:
+def _results(module: ModuleType, name: str, file: Path | None, quick: bool, folder: Path) -> Any:
     """The results in the file; without one, trains or measures what is missing."""
     from commbench.experiments import collected
     from commbench.experiments.running import complete

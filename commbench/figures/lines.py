@@ -44,7 +44,7 @@ class Panel:
 
 def panels(outcome: Outcome, told: Mapping[str, Panel]) -> list[Callable[[Any], None]]:
     """One panel for each name in `told`, with the outcome's series of that panel."""
-    drawn = []
+    drawn: list[Callable[[Any], None]] = []
     for name, panel in told.items():
         series = [one for one in outcome.series if one.panel == name]
         drawn.append(partial(_draw, series=series, panel=panel))

@@ -21,14 +21,15 @@ SUFFIXES = (".png", ".svg")
 _PANEL_INCHES = (6.6, 5.0)
 
 
-def check_target(path: Path, option: str = "--output") -> None:
+def check_target(path: Path, option: str = "--output", suffixes: Sequence[str] = SUFFIXES) -> None:
     """Say early that a figure cannot be written as `path`, which `option` gave.
 
     Raises:
         UserError: another suffix, no such folder, or a folder's name.
     """
-    if path.suffix.lower() not in SUFFIXES:
-        raise UserError(f"{option} {path}: a figure's name ends in {' or '.join(SUFFIXES)}")
+    if path.suffix.lower() not in suffixes:
+        *others, last = suffixes
+        raise UserError(f"{option} {path}: a figure's name ends in {', '.join(others)} or {last}")
     if not path.parent.is_dir():
         raise UserError(f"{option} {path}: there is no folder {path.parent}; make it first")
     if path.is_dir():

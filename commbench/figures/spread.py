@@ -68,7 +68,7 @@ def draw_curves(
     """
     for turn, (label, runs) in enumerate(curves.items()):
         colour = COLOURS[turn % len(COLOURS)]
-        epochs, mean, low, high = _over_seeds(runs)
+        epochs, mean, low, high = over_seeds(runs)
         axes.plot(epochs, mean, label=label, color=colour)
         axes.fill_between(epochs, low, high, color=colour, alpha=0.18, linewidth=0)
     axes.set_xlim(left=0)
@@ -76,7 +76,7 @@ def draw_curves(
     legend_below(axes, columns)
 
 
-def _over_seeds(
+def over_seeds(
     runs: Sequence[tuple[NDArray[np.float64], NDArray[np.float64]]],
 ) -> tuple[list[float], list[float], list[float], list[float]]:
     """Epochs at which any run was evaluated; mean, least and largest value of those that were."""

@@ -18,6 +18,24 @@ _FIXED = {
 }
 _FREE = ("#CC79A7", "#E69F00", "#56B4E9", "#8C564B", "#6A3D9A", "#4D4D4D")
 _MARKERS = ("o", "s", "^", "D", "v", "P")
+# The same hues on a dark page, light enough to stand out from it.
+_ON_DARK = {
+    "#000000": "#F2F2F2",
+    "#999999": "#8A8F98",
+    "#D55E00": "#F2803A",
+    "#0072B2": "#3F97E6",
+    "#009E73": "#2BC79A",
+    "#CC79A7": "#E39AC3",
+    "#E69F00": "#F2B632",
+    "#56B4E9": "#9BDCFF",
+    "#8C564B": "#C4968A",
+    "#6A3D9A": "#AE8BDA",
+    "#4D4D4D": "#B9BEC6",
+    "#D9D9D9": "#5A606A",
+    "#A6BDDB": "#7FA3CF",
+    "#5E8FBF": "#4A7DB5",
+    "#B8D8A8": "#7FB069",
+}
 PHASES = {
     "input": "#D9D9D9",
     "forward": "#A6BDDB",
@@ -84,6 +102,11 @@ def looks(exchanges: Sequence[str]) -> dict[str, Look]:
         for name, group in variants.items()
         for turn, exchange in enumerate(group)
     }
+
+
+def on_dark(colour: str) -> str:
+    """The colour that stands for another one on a dark page."""
+    return _ON_DARK.get(colour, colour)
 
 
 def bytes_text(size: float) -> str:

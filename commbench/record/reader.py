@@ -104,9 +104,9 @@ def progress(run: dict[str, Any]) -> str:
     return "running, or killed"
 
 
-def to_json(run: dict[str, Any]) -> str:
+def to_json(run: dict[str, Any], indent: int | None = 2) -> str:
     """A summary as one JSON object; NaN and infinity, which JSON lacks, become null."""
-    return json.dumps(_finite(run), indent=2, allow_nan=False)
+    return json.dumps(_finite(run), indent=indent, allow_nan=False)
 
 
 def _finite(value: Any) -> Any:
@@ -196,12 +196,17 @@ def _sweep(table: Any) -> dict[str, Any]:
                         "size_bytes": int(size),
                         "iterations": done,
                         "median_s": _median(slowest),
-                        "hottest_rank_bytes": float(table["hottest_rank_bytes"][i, j]),
+                        "hottest_rank_bytes": cell_value(table, "hottest_rank_bytes", i, j),
                         "wrong": float(table["wrong"][i, j]),
                     }
                 )
     samples = math.prod(seconds.shape[:3])
     return {"samples": samples, "samples_recorded": recorded, "sweep": cells}
+
+
+def cell_value(table: Any, name: str, size: int, exchange: int) -> float:
+    """A number of /sweep for one size and exchange; NaN in files of a kind that has none."""
+    return float(table[name][size, exchange]) if name in table else math.nan
 
 
 def _median(values: NDArray[Any]) -> float:

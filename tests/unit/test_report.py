@@ -264,8 +264,8 @@ def test_bad_input_is_refused_and_writes_nothing(tmp_path: Path) -> None:
         ([tmp_path / "none.h5"], "no such file"),
         ([tmp_path / "text.h5"], "no HDF5"),
         ([run, run], "named twice"),
-        ([run, "--output", tmp_path / "figure.jpg"], "ends in .png or .svg"),
-        ([run, "--output", run], "ends in .png or .svg"),
+        ([run, "--output", tmp_path / "figure.jpg"], "ends in .png, .svg or .html"),
+        ([run, "--output", run], "ends in .png, .svg or .html"),
         ([run, "--output", tmp_path / "nowhere/a.png"], "there is no folder"),
         ([run, "--output", tmp_path / "folder.png"], "is a folder"),
     ):
