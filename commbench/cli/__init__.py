@@ -8,7 +8,7 @@ import sys
 import click
 
 import commbench
-from commbench.cli import data, info, recipe, report, reproduce, sweep, train, tune, verify
+from commbench.cli import data, emulate, info, recipe, report, reproduce, sweep, train, tune, verify
 from commbench.errors import EXIT_USER, UserError
 from commbench.launcher import launched_rank
 
@@ -29,7 +29,7 @@ def commands() -> None:
     """
 
 
-for _module in (train, recipe, sweep, tune, verify, info, report, reproduce, data):
+for _module in (train, recipe, sweep, tune, emulate, verify, info, report, reproduce, data):
     commands.add_command(_module.command)
 
 
