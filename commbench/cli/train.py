@@ -8,7 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from commbench.cli.options import exchange_options, output_options, take_topology_options
+from commbench.cli.options import (
+    exchange_options,
+    output_options,
+    take_topology_options,
+    take_transport,
+)
 
 if TYPE_CHECKING:
     from commbench.trainer import Outcome
@@ -256,6 +261,7 @@ def command(**options: Any) -> None:
     from commbench.wire import parse_wire
 
     given = take_topology_options(options)
+    options["transport"] = take_transport(options)
     if (staleness := options.pop("staleness")) is not None:
         given["staleness"] = staleness
     spec, tuning = options.pop("exchange"), options.pop("tuning")
