@@ -17,6 +17,7 @@ _CUPY = ("cupy", "cupy-cuda12x", "cupy-cuda13x")  # one library under several na
 _PREFIXES = (
     *("MPIR_", "MPICH_", "OMPI_MCA_", "PRTE_MCA_", "PMIX_MCA_", "I_MPI_"),
     *("UCX_", "FI_", "NCCL_", "SLURM_JOB_"),
+    *("COMMBENCH_EMULATED", "COMMBENCH_LONGEST_SLEEP_S", "COMMBENCH_SEND_IN_TURN_S"),
 )
 _NAMES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "CUDA_VISIBLE_DEVICES")
 

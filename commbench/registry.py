@@ -20,7 +20,7 @@ from types import ModuleType, SimpleNamespace
 from commbench import spec as spec_text
 from commbench.errors import UserError
 from commbench.groups import Groups
-from commbench.load import workers_of
+from commbench.load import by_library, workers_of
 from commbench.msccl import read
 from commbench.schedule import ClosedForm, Grid, Schedule, Terms
 from commbench.units import Bytes
@@ -263,6 +263,17 @@ def admitted(choices: list[Choice], size: int) -> tuple[list[Choice], list[str]]
                 part.schedule(0, size)
         except UserError as error:
             reasons.append(str(error))
+        else:
+            fit.append(choice)
+    return fit, reasons
+
+
+def without_library(choices: list[Choice], size: int) -> tuple[list[Choice], list[str]]:
+    """Those exchanges in which the MPI library's own all-reduce has no part, and why not others."""
+    fit, reasons = [], []
+    for choice in choices:
+        if any(by_library(part.schedules(size)) for part in choice.parts(size)):
+            reasons.append(f"--exchange {choice.spec} sums by the MPI library, past emulated links")
         else:
             fit.append(choice)
     return fit, reasons

@@ -27,7 +27,7 @@ from commbench.job import Job
 from commbench.paired import RISK, ratios_to, rounds_needed
 from commbench.registry import Choice, admitted
 from commbench.spec import cut
-from commbench.transport import transport_name
+from commbench.transport import is_emulated, transport_name
 from commbench.units import Bytes
 
 AUTO = "auto"
@@ -99,7 +99,7 @@ def default_file() -> Path:
 
 def setting_of(job: Job, *, device: str, dtype: str, transport: str) -> Setting:
     """The setting of a job; collective."""
-    shares = device == "cpu" and transport != "mpi"
+    shares = device == "cpu" and transport != "mpi" and not is_emulated(transport)
     return Setting(
         host=job.all_gather_text(job.host)[0],
         mpi=environment.mpi_library(),

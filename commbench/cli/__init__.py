@@ -13,6 +13,7 @@ from commbench.cli import (
     calibrate,
     compare,
     data,
+    emulate,
     info,
     pipeline,
     recipe,
@@ -44,7 +45,7 @@ def commands() -> None:
     """
 
 
-_RUN = (train, recipe, sweep, tune, calibrate, pipeline)
+_RUN = (train, recipe, sweep, tune, calibrate, pipeline, emulate)
 _TELL = (verify, advise, info, compare, report, reproduce, data)
 for _module in (*_RUN, *_TELL):
     commands.add_command(_module.command)

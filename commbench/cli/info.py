@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 # Computed by the summary and shown in tables of their own, or not worth a row.
 _APART = {
-    *("file", "format", "status", "phases_s", "sweep", "buckets"),
+    *("file", "format", "status", "phases_s", "sweep", "buckets", "emulation"),
     *("options", "versions", "environment"),
 }
 
@@ -153,6 +153,8 @@ def _run_tables(run: dict[str, Any]) -> list[Table]:
         tables.append(_bucket_table(run["buckets"]))
     if "sweep" in run:
         tables.append(_sweep_table(run["sweep"]))
+    if "emulation" in run:
+        tables.append(_emulation_table(run["emulation"]))
     return tables
 
 
@@ -203,6 +205,28 @@ def _sweep_table(cells: list[dict[str, Any]]) -> Table:
         size, iterations, hottest, wrong = map(_text, numbers)
         table.add_row(
             cell["exchange"], size, _milliseconds(cell["median_s"]), iterations, hottest, wrong
+        )
+    return table
+
+
+def _emulation_table(cells: list[dict[str, Any]]) -> Table:
+    from rich.table import Table
+
+    table = Table(title="slowest rank, median over iterations", title_justify="left", box=None)
+    table.add_column("exchange")
+    for heading in ("ranks", "time", "iterations", "theory", "ratio", "CPU-bound", "wrong"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for cell in cells:
+        ratio = cell["ratio"]
+        table.add_row(
+            cell["exchange"],
+            _text(cell["ranks"]),
+            _milliseconds(cell["median_s"]),
+            _text(cell["iterations"]),
+            _milliseconds(cell["theory_s"]),
+            "-" if math.isnan(ratio) else f"{ratio:.2f}",
+            {1.0: "yes", 0.0: "no"}.get(cell["cpu_bound"], "-"),
+            _text(cell["wrong"]),
         )
     return table
 

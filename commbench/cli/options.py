@@ -6,7 +6,8 @@ from typing import Any, TypeVar
 
 import click
 
-from commbench.transport import TRANSPORTS
+from commbench.errors import UserError
+from commbench.transport import EMULATED, TRANSPORTS, link_of
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -74,6 +75,23 @@ def augment_on_option(function: F) -> F:
     )(function)
 
 
+def take_transport(options: dict[str, Any]) -> str:
+    """Take ``--transport`` and ``--link`` out of a command's options, as `open_transport` has them.
+
+    Raises:
+        UserError: one of them without the other, or a link that is not understood.
+    """
+    name, link = str(options.pop("transport")), options.pop("link")
+    if link is None:
+        if name == EMULATED:
+            link_of(name)
+        return name
+    if name != EMULATED:
+        raise UserError(f"--link {link} is for --transport emulated, and not for {name}")
+    link_of(emulated := f"{name}@{link.replace(' ', '')}")
+    return emulated
+
+
 def output_options(function: F) -> F:
     """``--output --results``: where the run file goes."""
     for option in (
@@ -122,12 +140,19 @@ def exchange_options(function: F) -> F:
         ),
         click.option(
             "--transport",
-            type=click.Choice(["auto", *TRANSPORTS]),
+            type=click.Choice(["auto", *TRANSPORTS, EMULATED]),
             default="auto",
             show_default=True,
             help="How bytes move between ranks. On CPUs, auto is shared memory within a node and "
-            "MPI between nodes; mpi is MPI everywhere. On GPUs, auto is the first that can be had "
-            "of cuda-ipc (within a node), nccl, cuda-aware and staged; `commbench info` tells.",
+            "MPI between nodes; mpi is MPI everywhere; emulated is auto behind the slow links of "
+            "--link. On GPUs, auto is the first that can be had of cuda-ipc (within a node), nccl, "
+            "cuda-aware and staged; `commbench info` tells.",
+        ),
+        click.option(
+            "--link",
+            metavar="RATE[,LATENCY]",
+            help="With --transport emulated: what each rank can send, and receive, and how late it "
+            "arrives, such as 100mbit,50us.",
         ),
         topology_options,
     ):

@@ -10,7 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from commbench.cli.options import F, exchange_options, output_options, take_topology_options
+from commbench.cli.options import (
+    F,
+    exchange_options,
+    output_options,
+    take_topology_options,
+    take_transport,
+)
 from commbench.units import Bytes
 
 if TYPE_CHECKING:
@@ -116,14 +122,16 @@ def command(**options: Any) -> None:
     from commbench.arrays import element_type
     from commbench.errors import UserError
     from commbench.job import mpi_job
-    from commbench.registry import admitted, parse_exchanges, place_all
+    from commbench.registry import admitted, parse_exchanges, place_all, without_library
     from commbench.sweep import SweepSettings, step_sizes, sweep
+    from commbench.transport import is_emulated
     from commbench.tune import resolve_auto
     from commbench.wire import carrying, parse_wire
 
     datatype = ALIASES.get(options["datatype"], options["datatype"])
     element_type(datatype)
     given = take_topology_options(options)
+    transport = take_transport(options)
     wire = parse_wire(options["wire"])
     if not wire.plain and (datatype != "float32" or options["check"]):
         raise UserError(
@@ -140,7 +148,7 @@ def command(**options: Any) -> None:
         check=options["check"],
         dtype=datatype,
         device=options["device"],
-        transport=options["transport"],
+        transport=transport,
         timeout_s=options["timeout"],
         output=options["output"],
         results=options["results"],
@@ -163,6 +171,9 @@ def command(**options: Any) -> None:
             choices, left_out = admitted(choices, job.size)
             choices, more = carrying(wire, choices)
             left_out += more
+            if is_emulated(transport):
+                choices, more = without_library(choices, job.size)
+                left_out += more
         settings = replace(settings, exchanges=choices)
         table = _Table(job, settings, left_out, options["json_file"], options["csv_file"])
         job.on_root(table.check_files)

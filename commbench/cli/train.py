@@ -14,6 +14,7 @@ from commbench.cli.options import (
     loaders_option,
     output_options,
     take_topology_options,
+    take_transport,
 )
 
 if TYPE_CHECKING:
@@ -264,6 +265,7 @@ def command(**options: Any) -> None:
     from commbench.wire import parse_wire
 
     given = take_topology_options(options)
+    options["transport"] = take_transport(options)
     if (staleness := options.pop("staleness")) is not None:
         given["staleness"] = staleness
     spec, tuning = options.pop("exchange"), options.pop("tuning")

@@ -9,7 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from commbench.cli.options import exchange_options, output_options, take_topology_options
+from commbench.cli.options import (
+    exchange_options,
+    output_options,
+    take_topology_options,
+    take_transport,
+)
 from commbench.cli.sweep import ALIASES, measuring_options
 
 if TYPE_CHECKING:
@@ -53,10 +58,12 @@ def command(**options: Any) -> None:
     MPI library, number of ranks, device, element type and transport.
     """
     from commbench.arrays import element_type
+    from commbench.errors import UserError
     from commbench.job import mpi_job
     from commbench.record import default_path, open_run
     from commbench.registry import parse_exchanges, place_all
     from commbench.sweep import SweepSettings, step_sizes, sweep
+    from commbench.transport import is_emulated
     from commbench.tune import (
         candidates,
         decide,
@@ -72,14 +79,17 @@ def command(**options: Any) -> None:
     choices = parse_exchanges(options["exchange"], take_topology_options(options))
     sizes = step_sizes(options["minbytes"], options["maxbytes"], options["stepfactor"], None)
     sizes = sorted({*sizes, options["maxbytes"]})
+    if is_emulated(transport := take_transport(options)):
+        raise UserError(
+            "--transport emulated cannot be tuned: the library's own all-reduce, which every other "
+            "has to beat, takes no notice of emulated links"
+        )
     file: Path = options["tuning"] or default_file()
     with mpi_job(options["timeout"]) as job:
         nodes, every = job.nodes(), options["exchange"] == "all"
         fit = job.agree(lambda: candidates(place_all(choices, nodes), job.size, every=every))
         job.on_root(lambda: require_same_workers(fit, job.size))
-        setting = setting_of(
-            job, device=options["device"], dtype=datatype, transport=options["transport"]
-        )
+        setting = setting_of(job, device=options["device"], dtype=datatype, transport=transport)
         # A file that is not ours is refused now and not after the measurement.
         job.on_root(lambda: read(file))
         output: Path = options["output"] or job.on_root(
@@ -93,7 +103,7 @@ def command(**options: Any) -> None:
             check=False,
             dtype=datatype,
             device=options["device"],
-            transport=options["transport"],
+            transport=transport,
             timeout_s=options["timeout"],
             output=output,
             results=options["results"],

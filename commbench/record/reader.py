@@ -73,7 +73,10 @@ def summary(path: Path) -> dict[str, Any]:
     staleness_clocks_mean, staleness_clocks_largest, over all servers and workers;
     of a sweep: samples, samples_recorded and `sweep`, a list of one dict for each exchange and
     size that was measured: exchange, size_bytes, iterations, median_s (median over iterations of
-    the slowest rank), hottest_rank_bytes, wrong.
+    the slowest rank), hottest_rank_bytes, wrong;
+    of an emulated cluster: samples, samples_recorded and `emulation`, a list of one dict for each
+    exchange and number of ranks that was measured: exchange, ranks, iterations, median_s, theory_s,
+    ratio, cpu_share, late_share, cpu_bound, wrong.
 
     Raises:
         UserError: as `open_run`.
@@ -91,6 +94,8 @@ def summary(path: Path) -> dict[str, Any]:
             result |= _staleness(file["staleness"])
         if "sweep" in file:
             result |= _sweep(file["sweep"])
+        if "emulation" in file:
+            result |= _emulation(file["emulation"])
     return result
 
 
@@ -207,6 +212,32 @@ def _sweep(table: Any) -> dict[str, Any]:
 def cell_value(table: Any, name: str, size: int, exchange: int) -> float:
     """A number of /sweep for one size and exchange; NaN in files of a kind that has none."""
     return float(table[name][size, exchange]) if name in table else math.nan
+
+
+def _emulation(table: Any) -> dict[str, Any]:
+    cells, recorded = [], 0
+    for e, exchange in enumerate(table["exchange"].asstr()[:]):
+        for p, ranks in enumerate(table["ranks"][:]):
+            slowest = np.max(table["seconds"][e, p, :, : int(ranks)], axis=1)
+            done = int(np.isfinite(slowest).sum())
+            recorded += done
+            if not done:
+                continue
+            theory_s, median_s = float(table["theory_s"][e, p]), _median(slowest)
+            names = ("cpu_share", "late_share", "cpu_bound", "wrong")
+            cells.append(
+                {
+                    "exchange": exchange,
+                    "ranks": int(ranks),
+                    "iterations": done,
+                    "median_s": median_s,
+                    "theory_s": theory_s,
+                    "ratio": median_s / theory_s if theory_s else math.nan,
+                    **{name: float(table[name][e, p]) for name in names},
+                }
+            )
+    samples = math.prod(table["seconds"].shape[:3])
+    return {"samples": samples, "samples_recorded": recorded, "emulation": cells}
 
 
 def _median(values: NDArray[Any]) -> float:

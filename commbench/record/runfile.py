@@ -70,7 +70,7 @@ class RunFile:
 
         Args:
             path: the file; it must not exist.
-            kind: the command: "train", "sweep".
+            kind: the command: "train", "sweep", "emulate".
             options: every option of the command, as used; stored as `option_NAME`.
             seed: the seed of the run.
             hosts: the host of every rank.

@@ -10,6 +10,7 @@ from commbench.errors import UserError
 if TYPE_CHECKING:
     from commbench.arrays import Array, Arrays
     from commbench.job import Job
+    from commbench.transport.link import Link
 
 
 class Incoming(Protocol):
@@ -82,6 +83,8 @@ class Transport(Protocol):
 CPU_TRANSPORTS = ("mpi", "shared-memory")
 GPU_TRANSPORTS = ("cuda-ipc", "nccl", "cuda-aware", "staged")
 TRANSPORTS = CPU_TRANSPORTS + GPU_TRANSPORTS
+# Not a way of its own: an ordinary transport behind links of a speed, emulated@100mbit,50us.
+EMULATED = "emulated"
 
 
 def transport_name(name: str, device: str) -> str:
@@ -89,11 +92,16 @@ def transport_name(name: str, device: str) -> str:
 
     For buffers on the CPU, ``auto`` is shared memory between ranks of a node and MPI between nodes.
     For buffers on GPUs it depends on what the job finds and stays ``auto``, and ``mpi`` is
-    ``staged``.
+    ``staged``. ``emulated@100mbit,50us`` is itself.
 
     Raises:
         UserError: there is none of this name, or it cannot serve such buffers.
     """
+    if is_emulated(name):
+        link_of(name)
+        if device != "cpu":
+            raise UserError("--transport emulated is for --device cpu: GPUs' links are their own")
+        return name
     if name not in ("auto", *TRANSPORTS):
         raise UserError(f"no transport {name!r}: choose from auto, {', '.join(TRANSPORTS)}")
     if name == "shared-memory" and device != "cpu":
@@ -105,6 +113,25 @@ def transport_name(name: str, device: str) -> str:
     if device != "cpu":
         return "staged" if name == "mpi" else name
     return "shared-memory" if name == "auto" else name
+
+
+def is_emulated(name: str) -> bool:
+    """Whether a name is of an ordinary transport behind slow links."""
+    return name.partition("@")[0] == EMULATED
+
+
+def link_of(name: str) -> Link:
+    """The link that the name of an emulated transport tells.
+
+    Raises:
+        UserError: it tells none, or one that is not understood.
+    """
+    from commbench.transport.link import Link
+
+    text = name.partition("@")[2]
+    if not text:
+        raise UserError("--transport emulated needs a link: give --link 100mbit,50us, for instance")
+    return Link.parse(text)
 
 
 def open_transport(
@@ -136,6 +163,12 @@ def open_transport(
         return open_gpu_transport(
             known, job, arrays, device, library_only=library_only, rounds=rounds
         )
+    if is_emulated(known):
+        from commbench.transport.emulated import EmulatedTransport, refuse_library
+
+        if library_only:
+            refuse_library()
+        return EmulatedTransport(job, open_transport("auto", job, arrays), link_of(known))
     # The library gets memory of the kind that it is used to: shared pages slow it down.
     if known == "mpi" or (name == "auto" and library_only):
         from commbench.transport.mpi import MPITransport
@@ -151,7 +184,14 @@ def library_transport(transport: Transport, job: Job, arrays: Arrays) -> Transpo
 
     That is `transport`, unless its memory is shared between ranks: such pages slow the library
     down, which would get memory of the ordinary kind if it were alone.
+
+    Raises:
+        UserError: links are emulated, which the library would not know of.
     """
+    if transport.name.startswith(EMULATED):
+        from commbench.transport.emulated import refuse_library
+
+        refuse_library()
     if transport.name not in ("shared-memory", "cuda-ipc"):
         return transport
     return open_transport("auto", job, arrays, library_only=True)

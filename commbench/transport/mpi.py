@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import time
 from collections import deque
 from collections.abc import Callable
 from typing import Any
@@ -19,6 +21,11 @@ SEGMENT_BYTES = 1 << 20
 # Messages to one peer that MPI has at once. MPICH 5.0.2 goes through all of them whenever it is
 # asked about one: 400 of 1 MiB took seven times as long as four times 100.
 _UNDER_WAY = 8
+# Messages to different peers over one narrow link share it, and those of a later round delay those
+# of an earlier one, which others wait for. Where this is set, a rank hands its messages over one
+# after the other; or when one has not ended for so many seconds: its receiver may be waiting for
+# what comes behind it.
+IN_TURN = "COMMBENCH_SEND_IN_TURN_S"
 # Allreduce counts are C ints before MPI 4, and not every library's large-count calls work yet.
 _LARGEST_ALLREDUCE_BYTES = 1 << 30
 
@@ -48,10 +55,11 @@ class _Received:
 class _Sending:
     """A persistent request, and whether it has been started this time."""
 
-    __slots__ = ("request", "started")
+    __slots__ = ("request", "started", "to")
 
-    def __init__(self, request: MPI.Prequest) -> None:
+    def __init__(self, request: MPI.Prequest, to: int) -> None:
         self.request = request
+        self.to = to
         self.started = False
 
 
@@ -71,12 +79,38 @@ class _Outbox:
         under_way, waiting = self._under_way, self._waiting
         while under_way and under_way[0].request.Test():
             under_way.popleft()
-        while waiting and len(under_way) < _UNDER_WAY:
+            self._moved()
+        while waiting and self._may(waiting[0], under_way):
             sending = waiting.popleft()
             sending.request.Start()
             sending.started = True
             under_way.append(sending)
+            self._moved()
         return not waiting
+
+    def _may(self, following: _Sending, under_way: deque[_Sending]) -> bool:
+        return len(under_way) < _UNDER_WAY
+
+    def _moved(self) -> None:
+        """A message was handed over or has ended."""
+
+
+class _Port(_Outbox):
+    """The messages to all peers, which leave one after the other."""
+
+    def __init__(self, patience_s: float) -> None:
+        super().__init__()
+        self._patience_s = patience_s
+        self._since = 0.0
+
+    def _may(self, following: _Sending, under_way: deque[_Sending]) -> bool:
+        # The next one to the same peer follows without a gap.
+        if not under_way or (len(under_way) < 2 and under_way[-1].to == following.to):
+            return True
+        return time.monotonic() - self._since > self._patience_s
+
+    def _moved(self) -> None:
+        self._since = time.monotonic()
 
 
 class MPITransport:
@@ -95,6 +129,8 @@ class MPITransport:
         self._scratch: dict[int, list[Array]] = {}
         self._outboxes: dict[int, _Outbox] = {}
         self._held_back: list[_Outbox] = []
+        in_turn = os.environ.get(IN_TURN)
+        self._port = _Port(float(in_turn)) if in_turn else None
         self._operator: MPI.Op | None = None
         self._in_all_reduce = f"rank {job.rank} waits in MPI_Allreduce for its peers"
 
@@ -121,7 +157,8 @@ class MPITransport:
     ) -> Callable[[bool], Callable[[], bool]]:
         """Prepare to send, as one persistent request."""
         request = self.comm.Send_init([data.view(np.uint8), MPI.BYTE], to, TAG)
-        sending, outbox = _Sending(request), self._outboxes.setdefault(to, _Outbox())
+        sending = _Sending(request, to)
+        outbox = self._port or self._outboxes.setdefault(to, _Outbox())
         taken = self._asking(lambda: sending.started and request.Test())
 
         def start(answered: bool) -> Callable[[], bool]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import math
 import os
 import threading
 import time
@@ -17,9 +18,15 @@ _FEWEST_YIELDS = 200
 # A rank that sleeps does not feed the library, which moves long messages piece by piece; so with a
 # core to itself it stays awake for about two milliseconds.
 _MOST_YIELDS = 4000
+_PATIENT_YIELDS = 2
 _FIRST_SLEEP_S = 20e-6
 _SHORT_WAIT_SLEEP_S = 1e-3
 _LONGEST_SLEEP_S = 50e-3
+
+
+# Where ranks talk over links slower than this machine, a wait sleeps from the start, and never
+# longer than so many seconds: nobody else would move what lies in the kernel's small buffers.
+PATIENCE = "COMMBENCH_LONGEST_SLEEP_S"
 
 
 # Of Linux's prctl: by how much the kernel may put off the end of a sleep.
@@ -28,9 +35,17 @@ _PR_SET_TIMERSLACK = 29
 
 @dataclass
 class _Manners:
-    """How often a wait of this process gives way before it sleeps."""
+    """How often a wait of this process gives way before it sleeps, and how long it sleeps.
+
+    Attributes:
+        yields: polls between which it only gives way.
+        longest_sleep_s: no sleep is longer.
+        next_event: the moment, of `time.monotonic`, up to which polling is no use; inf if unknown.
+    """
 
     yields: int = _FEWEST_YIELDS
+    longest_sleep_s: float = _LONGEST_SLEEP_S
+    next_event: Callable[[], float] = lambda: math.inf
 
 
 _manners = _Manners()
@@ -56,8 +71,8 @@ def wait_until(ready: Callable[[], bool], timeout_s: float, waiting_for: Callabl
         waited_s = time.monotonic() - start
         if waited_s > timeout_s:
             raise PeerTimeout(f"{waiting_for()}: nothing came within {timeout_s:g} s (--timeout)")
-        time.sleep(pause)
-        longest = min(_LONGEST_SLEEP_S, max(_SHORT_WAIT_SLEEP_S, waited_s / 10))
+        time.sleep(max(0.0, min(pause, _manners.next_event() - start - waited_s)))
+        longest = min(_manners.longest_sleep_s, max(_SHORT_WAIT_SLEEP_S, waited_s / 10))
         pause = min(2 * pause, longest)
 
 
@@ -69,10 +84,26 @@ def share_cores(ranks: int) -> None:
     twice the first sleep of a wait.
     """
     cores = len(os.sched_getaffinity(0))
-    _manners.yields = max(_FEWEST_YIELDS, _MOST_YIELDS * cores // max(cores, ranks))
+    if given := os.environ.get(PATIENCE):
+        be_patient(float(given))
+    else:
+        _manners.yields = max(_FEWEST_YIELDS, _MOST_YIELDS * cores // max(cores, ranks))
     prctl = getattr(ctypes.CDLL(None), "prctl", None)
     if prctl:
         prctl(_PR_SET_TIMERSLACK, ctypes.c_ulong(1), 0, 0, 0)
+
+
+def be_patient(longest_sleep_s: float, next_event: Callable[[], float] | None = None) -> None:
+    """Have this process's waits sleep from the start, because links and not cores are slow.
+
+    Args:
+        longest_sleep_s: how late a wait may end, in seconds.
+        next_event: tells the moment, of `time.monotonic`, at which something is known to come.
+    """
+    _manners.yields = _PATIENT_YIELDS
+    _manners.longest_sleep_s = longest_sleep_s
+    if next_event is not None:
+        _manners.next_event = next_event
 
 
 class Watchdog:

@@ -1,0 +1,75 @@
+"""`--transport emulated --link`: what slow links make of a sweep and a training, by mpirun."""
+
+import json
+import sys
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+
+from mpirun import mpirun
+
+COMMBENCH = str(Path(sys.executable).parent / "commbench")
+TIMEOUT_S = 120
+NBYTES, RATE_BYTES_PER_S, LATENCY_S = 256 << 10, 50e6 / 8, 2e-3
+
+
+def test_no_exchange_is_faster_than_its_links(tmp_path: Path) -> None:
+    output, ranks = tmp_path / "sweep.h5", 4
+    link = ["--transport", "emulated", "--link", "50mbit,2ms"]
+    sizes = ["-b", str(NBYTES), "-e", str(NBYTES), "-n", "3", "-w", "1", "-c", "--json", "-"]
+    specs = ["--exchange", "none,parameter-server,tree,ring"]
+    command = [COMMBENCH, "sweep", *specs, *link, *sizes, "--output", str(output)]
+    rows = json.loads(mpirun(ranks, command, TIMEOUT_S).stdout)["results"]
+    assert [row["wrong"] for row in rows[1:]] == [0, 0, 0]
+    assert {row["transport"] for row in rows} == {"emulated(shared-memory)"}
+    buffer_s = NBYTES / RATE_BYTES_PER_S
+    theory_s = [
+        6 * buffer_s + 2 * LATENCY_S,
+        4 * buffer_s + 4 * LATENCY_S,
+        1.5 * buffer_s + 6 * LATENCY_S,
+    ]
+    with h5py.File(output) as file:
+        assert file.attrs["transport"] == "emulated(shared-memory)"
+        assert file.attrs["option_transport"] == "emulated@50mbit,2ms"
+        seconds = np.max(file["sweep/seconds"][0], axis=2)
+    # Ranks leave the barrier before an exchange one after the other; else this would be exact.
+    assert (seconds[1:] > 0.9 * np.array(theory_s)[:, None]).all()
+
+
+def test_a_training_waits_for_its_links(tmp_path: Path) -> None:
+    output = tmp_path / "train.h5"
+    data = ["--data", "synthetic", "--image-size", "39", "--width", "0.25", "--batch", "4"]
+    link = ["--transport", "emulated", "--link", "200mbit,100us", "--no-overlap"]
+    command = [COMMBENCH, "train", *data, *link, "--exchange", "ring", "--steps", "2"]
+    mpirun(2, [*command, "--output", str(output)], TIMEOUT_S)
+    with h5py.File(output) as file:
+        assert file.attrs["transport"] == "emulated(shared-memory)"
+        phases = list(file["timing/phase"].asstr())
+        exchange = file["timing/seconds"][:, :, phases.index("exchange")]
+        # A ring of two ranks: each sends the gradient once, and receives it once.
+        assert (exchange.max(axis=1) > 0.9 * file.attrs["gradient_bytes"] / (200e6 / 8)).all()
+
+
+@pytest.mark.parametrize(
+    ("options", "why"),
+    [
+        (["--transport", "emulated"], "give --link"),
+        (["--link", "100mbit"], "--link 100mbit is for --transport emulated"),
+        (["--transport", "emulated", "--link", "fast"], "is not a speed"),
+        (
+            ["--transport", "emulated", "--link", "1gbit", "--exchange", "native"],
+            "leave out native",
+        ),
+        (["--transport", "emulated", "--link", "1gbit", "--device", "cuda"], "--device"),
+    ],
+)
+def test_what_cannot_be_shaped_is_refused(tmp_path: Path, options: list[str], why: str) -> None:
+    command = [COMMBENCH, "sweep", "-b", "4K", "-e", "4K", "-n", "1", *options]
+    result = mpirun(2, [*command, "--output", str(tmp_path / "sweep.h5")], TIMEOUT_S, check=False)
+    assert result.returncode != 0
+    told = [line for line in result.stderr.splitlines() if "commbench: error:" in line]
+    assert len(told) == 1
+    assert why in told[0]
+    assert not (tmp_path / "sweep.h5").exists()
