@@ -6,16 +6,19 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from commbench.errors import UserError
-from commbench.experiments import Results, collected
+from commbench.experiments import Results, collected, outcomes
 from commbench.record.reader import attributes, cell_value, open_run, progress, summary
 from commbench.resampling import Estimate, median, paired_ratio
 from commbench.steps import Steps, read_steps, workers
+
+if TYPE_CHECKING:
+    from commbench.reproduce import Outcome
 
 
 @dataclass(frozen=True)
@@ -101,7 +104,8 @@ class Report:
     Attributes:
         files: as they were named.
         facts: what `summary` tells of each.
-        timings, trainings, experiments: of sweeps, of training runs, of reproductions that train.
+        timings, trainings: of sweeps and of training runs.
+        experiments, computed: of reproductions that train, and by name of those that do not.
         notes: in words.
     """
 
@@ -110,6 +114,7 @@ class Report:
     timings: list[Timing] = field(default_factory=list)
     trainings: list[Training] = field(default_factory=list)
     experiments: list[Results] = field(default_factory=list)
+    computed: dict[str, Outcome] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
     def most_ranks(self) -> list[Timing]:
@@ -166,11 +171,20 @@ def read_report(paths: Sequence[Path]) -> Report:
                 found += _timings(file, len(report.files))
             if "eval" in file:
                 report.trainings.append(_training(path, file, run))
+            drawn = "sweep" in file or "eval" in file
         if run["kind"] == "experiment":
             report.experiments.append(collected.read(path, str(run["experiment"])))
+        elif run["kind"] == "reproduction":
+            name = str(run["reproduction"])
+            report.computed[name] = outcomes.read(path, name)
+        elif not drawn:
+            report.notes.append(
+                f"{path.name}: of kind {run['kind']}, which a report does not draw."
+            )
     report.timings = _pooled(found)
     trained = any(run.phase_s for run in report.trainings)
-    if not report.timings and not trained and not report.experiments:
+    reproduced = report.experiments or report.computed
+    if not report.timings and not trained and not reproduced:
         raise UserError(f"nothing was recorded in {', '.join(report.files)}")
     report.trainings = _labelled(report.trainings)
     report.notes += _warnings(report)
@@ -287,7 +301,7 @@ def _warnings(report: Report) -> list[str]:
     machines = set()
     crowded: dict[int, int] = {}
     for root in report.facts:
-        if root["kind"] == "experiment":  # its runs may be of any machine
+        if root["kind"] in ("experiment", "reproduction"):  # of any machine, or none
             continue
         machines.add(f"{root.get('cpu_model', 'unknown')}, {root.get('mpi_library', '')}")
         here = root["hosts"].count(root["hosts"][0])

@@ -51,7 +51,9 @@ def take(driver: Any, path: Path, top: int, height: int) -> None:
         "Page.captureScreenshot", {"clip": area, "captureBeyondViewport": True}
     )
     picture = Image.open(io.BytesIO(base64.b64decode(told["data"]))).convert("RGB")
-    picture.quantize(128, dither=Image.Dither.NONE).save(path, optimize=True)
+    # Maximum coverage keeps the colours of a few pixels, such as a thin line's.
+    few = picture.quantize(200, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
+    few.save(path, optimize=True)
     print(path)
 
 

@@ -111,6 +111,8 @@ def _print(report: Report) -> None:
             f"commbench reproduce {results.name} judges them, a page (-o report.html) draws them",
             markup=False,
         )
+    for name, outcome in report.computed.items():
+        console.print(f"{name}: {outcome.title}", markup=False)
     for note in report.notes:
         console.print(note, markup=False)
 

@@ -47,11 +47,12 @@ def panels(outcome: Outcome, told: Mapping[str, Panel]) -> list[Callable[[Any], 
     drawn: list[Callable[[Any], None]] = []
     for name, panel in told.items():
         series = [one for one in outcome.series if one.panel == name]
-        drawn.append(partial(_draw, series=series, panel=panel))
+        drawn.append(partial(draw, series=series, panel=panel))
     return drawn
 
 
-def _draw(axes: Any, series: Sequence[Series], panel: Panel) -> None:
+def draw(axes: Any, series: Sequence[Series], panel: Panel) -> None:
+    """Draw the series, one colour a name, one kind of line or mark for each way they were had."""
     names = list(dict.fromkeys(one.name for one in series))
     methods = {one.method for one in series}
     for one in series:

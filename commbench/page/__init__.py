@@ -26,6 +26,7 @@ from commbench.page.charts import Chart
 from commbench.page.paint import exchange_key, palette
 from commbench.record.reader import to_json
 from commbench.report import Report, plural
+from commbench.reproduce import Cell as NumberCell
 from commbench.reproduce import Outcome, load_reproduction
 
 
@@ -37,13 +38,13 @@ class Reproduction:
         name: as `commbench reproduce` has it.
         outcome: with its findings.
         charts: of its panels.
-        scores: accuracy of each variant.
+        numbers: accuracy of each variant; of one that is computed, its numbers beside the paper's.
     """
 
     name: str
     outcome: Outcome
     charts: list[Chart]
-    scores: tables.Table
+    numbers: tables.Table
 
 
 def write(report: Report, path: Path, title: str | None, size: int | None) -> None:
@@ -71,7 +72,10 @@ def render(report: Report, title: str | None, size: int | None) -> str:
     from plotly.offline import get_plotlyjs
 
     look = looks(report.exchanges())
-    reproductions = [_reproduction(results) for results in report.experiments]
+    reproductions = [
+        *(_trained(results) for results in report.experiments),
+        *(_computed(name, outcome) for name, outcome in report.computed.items()),
+    ]
     of_trainings = training_charts.charts(report.trainings, look)
     of_sweeps = sweep_charts.charts(report, size, look)
     every = [*of_trainings, *of_sweeps, *(c for one in reproductions for c in one.charts)]
@@ -86,7 +90,7 @@ def render(report: Report, title: str | None, size: int | None) -> str:
         lstrip_blocks=True,
     )
     return environment.get_template("page.html").render(
-        title=title or default_title(report),
+        title=title or (default_title(report) if report.exchanges() else "Reproductions"),
         answers=told,
         exchanges=_chips(report, look),
         training_charts=of_trainings,
@@ -108,15 +112,15 @@ def render(report: Report, title: str | None, size: int | None) -> str:
     )
 
 
-def _reproduction(results: Results) -> Reproduction:
+def _trained(results: Results) -> Reproduction:
     module = load_reproduction(results.name)
     outcome: Outcome = module.judge(results)
     seeds = plural(len({run.seed for run in results.runs}), "seed")
     return Reproduction(
         name=results.name,
         outcome=outcome,
-        charts=experiment_charts.charts(results, module.panels(results)),
-        scores=tables.Table(
+        charts=experiment_charts.charts(results.name, module.panels(results), results),
+        numbers=tables.Table(
             f"scores-{results.name}",
             "Accuracy of every variant",
             f"Top-1 at the end in percent: mean and range over {seeds}.",
@@ -124,6 +128,41 @@ def _reproduction(results: Results) -> Reproduction:
             ["mean", "lowest", "highest", "runs", "diverged", "training"],
             [_scores(results, variant) for variant in results.variants],
         ),
+    )
+
+
+def _computed(name: str, outcome: Outcome) -> Reproduction:
+    module = load_reproduction(name)
+    panels = module.panels(outcome) if hasattr(module, "panels") else []
+    return Reproduction(
+        name=name,
+        outcome=outcome,
+        charts=experiment_charts.charts(name, panels),
+        numbers=tables.Table(
+            f"scores-{name}",
+            "Numbers",
+            "Ours beside those in print; a deviation is judged by its band.",
+            ["", "quantity", "how it was had"],
+            ["ours", "in print", "deviation", "band", ""],
+            [_number(cell) for cell in outcome.cells],
+        ),
+    )
+
+
+def _number(cell: NumberCell) -> tables.Row:
+    def shown(value: float | None, form: str) -> tables.Cell:
+        return tables.Cell("-") if value is None else tables.Cell(f"{value:{form}}", value)
+
+    verdict = "" if cell.passed is None else ("ok" if cell.passed else "OUTSIDE")
+    return tables.Row(
+        [
+            *(tables.Cell(text) for text in (cell.row, cell.column, cell.method or "-")),
+            shown(cell.ours, ",.5g"),
+            shown(cell.printed, ",.5g"),
+            shown(cell.deviation, "+.1%"),
+            shown(cell.band, ".1%"),
+            tables.Cell(f"{verdict} {cell.note}".strip() or "-"),
+        ]
     )
 
 

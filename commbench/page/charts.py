@@ -26,6 +26,7 @@ _SYMBOLS = {
     "v": "triangle-down",
     "P": "cross",
     "X": "x",
+    "*": "star",
 }
 DASHES = ("solid", "dash", "dot", "dashdot")
 
@@ -193,7 +194,7 @@ def seconds_axis(title: str, seconds: Iterable[float]) -> dict[str, Any]:
     return axis(title, type="log", tickmode="array", tickvals=numbers(ticks), ticktext=texts)
 
 
-def ratio_axis(title: str, ratios: Sequence[float]) -> dict[str, Any]:
-    """A logarithmic axis of ratios; every digit has a tick where they are close together."""
-    close = max(ratios) < 5 * min(ratios)
+def log_axis(title: str, values: Sequence[float]) -> dict[str, Any]:
+    """A logarithmic axis; every digit has a tick where the values are close together."""
+    close = max(values) < 5 * min(values)
     return axis(title, type="log", dtick="D1" if close else "D2", tickformat="~g")

@@ -10,29 +10,39 @@ import numpy as np
 from numpy.typing import NDArray
 
 from commbench.experiments import Results
-from commbench.figures import spread
-from commbench.page.charts import DASHES, Chart, Trace, View, axis, band, line, plain
+from commbench.figures import lines, spread
+from commbench.page.charts import DASHES, Chart, Trace, View, axis, band, line, log_axis, plain
 from commbench.page.paint import series_key
+from commbench.reproduce import Series
 
 _MARKERS = "os^DvPX"
 _COLOURS = len(spread.COLOURS)
 
 
-def charts(results: Results, panels: Sequence[Callable[[Any], None]]) -> list[Chart]:
-    """A chart of each panel; of one that only matplotlib can draw, accuracy over the epochs."""
+def charts(
+    name: str, panels: Sequence[Callable[[Any], None]], results: Results | None = None
+) -> list[Chart]:
+    """A chart of each panel; of one that only matplotlib can draw, accuracy over the epochs.
+
+    Args:
+        name: of the reproduction.
+        panels: as its file makes them.
+        results: of one that trains.
+    """
     found = []
     for number, panel in enumerate(panels):
-        told = panel if isinstance(panel, partial) else partial(spread.draw_curves)
-        draw = _DRAWN.get(told.func)
-        keywords = told.keywords
-        if draw is None or not keywords:
+        draw = _DRAWN.get(panel.func) if isinstance(panel, partial) else None
+        keywords = panel.keywords if isinstance(panel, partial) else {}
+        if draw is None:
+            if results is None:
+                continue
             draw, keywords = _curves, _accuracies(results)
         view = draw(**{name: value for name, value in keywords.items() if name != "columns"})
         found.append(
             Chart(
-                f"experiment-{results.name}-{number}",
+                f"experiment-{name}-{number}",
                 view.name,
-                "Mean over the seeds; the band, or the bar, is their range.",
+                "Mean over the seeds; the band, or the bar, is their range." if results else "",
                 [view],
                 height=420,
             )
@@ -112,6 +122,44 @@ def _choices(
     return View(title, traces, {"xaxis": axis(x, **order), "yaxis": axis(y)})
 
 
+def _lines(*, series: Sequence[Series], panel: lines.Panel) -> View:
+    """As `lines.draw`."""
+    names = list(dict.fromkeys(one.name for one in series))
+    methods = {one.method for one in series}
+    traces = []
+    for one in series:
+        mode, dash, marker = _WAYS[one.method]
+        traces.append(
+            line(
+                one.name if methods <= {"theory"} else f"{one.name}, {one.method}",
+                series_key(names.index(one.name)),
+                one.x,
+                one.y,
+                mode=mode,
+                dash=dash,
+                marker=marker,
+                hover="%{x:.4~g}: %{y:.4~g}",
+            )
+        )
+    ticks = panel.ticks or sorted({x for one in series for x in one.x})
+    shown = {"tickmode": "array", "tickvals": list(ticks), "ticktext": [f"{t:g}" for t in ticks]}
+    across = {"type": "log", **shown} if "x" in panel.log else {}
+    heights = [y for one in series for y in one.y if y > 0]
+    logarithmic = "y" in panel.log and heights
+    up = log_axis(panel.y, heights) if logarithmic else axis(panel.y, rangemode="tozero")
+    return View(panel.title, traces, {"xaxis": axis(panel.x, **across), "yaxis": up})
+
+
+# As in `lines`: theory is a line, what was had in another way stands on it as marks.
+_WAYS = {
+    "theory": ("lines", "solid", "o"),
+    "simulated": ("lines+markers", "dash", "o"),
+    "emulated": ("markers", "solid", "s"),
+    "measured": ("markers", "solid", "D"),
+    "printed": ("markers", "solid", "*"),
+}
+
+
 def _series(
     turn: int,
     label: str,
@@ -138,4 +186,5 @@ _DRAWN: dict[Any, Callable[..., View]] = {
     spread.draw_sweep: _sweep,
     spread.draw_curves: _curves,
     spread.draw_choices: _choices,
+    lines.draw: _lines,
 }

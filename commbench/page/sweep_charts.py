@@ -16,8 +16,8 @@ from commbench.page.charts import (
     axis,
     band,
     line,
+    log_axis,
     plain,
-    ratio_axis,
     seconds_axis,
 )
 from commbench.page.paint import exchange_key
@@ -130,7 +130,7 @@ def _ratios(timings: Sequence[Timing], counts: Sequence[int], look: Mapping[str,
         if traces:
             layout = {
                 "xaxis": _size_axis(chosen),
-                "yaxis": ratio_axis(
+                "yaxis": log_axis(
                     f"time over {own}'s", [ratio for trace in traces for ratio in trace["y"]]
                 ),
                 "shapes": [

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from commbench.figures.style import Look
-from commbench.page.charts import DASHES, Chart, View, axis, bar, line
+from commbench.page.charts import DASHES, Chart, Trace, View, axis, bar, line
 from commbench.page.paint import exchange_key, phase_key
 from commbench.report import Training
 
@@ -138,19 +138,29 @@ def _steps(runs: Sequence[Training], look: Mapping[str, Look]) -> Chart:
         ]
         for trace in traces:
             trace["line"]["width"] = 1.2
-        return View(name, traces, {"xaxis": axis("step"), "yaxis": axis(what, rangemode="tozero")})
+        return View(name, traces, {"xaxis": axis("step"), "yaxis": axis(what, **_usual(traces))})
 
     exposed = [run.steps.phase_s.get("exchange", np.zeros(0)) for run in runs]
     return Chart(
         "steps",
         "Every step",
-        "By rank 0's clock; the first step, which pays for memory, is left out.",
+        "By rank 0's clock; the first step, which pays for memory, is left out. A double click "
+        "shows rare steps that are far above the others.",
         [
             view("step", "ms a step", [run.steps.step_s for run in runs], 1e3),
             view("exposed exchange", "ms of exchange", exposed, 1e3),
             view("rate", "images/s", [run.steps.images_per_s for run in runs], 1),
         ],
     )
+
+
+def _usual(traces: Sequence[Trace]) -> dict[str, Any]:
+    """The range of an axis from 0 that a few steps far above the others do not flatten."""
+    values = [value for trace in traces for value in trace["y"]]
+    highest = 2 * float(np.percentile(values, 98)) if values else 0.0
+    if not highest or max(values) <= highest:
+        return {"rangemode": "tozero"}
+    return {"range": [0, highest]}
 
 
 def _thinned(x: NDArray[Any], y: NDArray[np.float64]) -> tuple[NDArray[Any], NDArray[np.float64]]:

@@ -16,11 +16,13 @@ from click.testing import CliRunner
 import commbench
 from commbench.cli.report import command
 from commbench.errors import UserError
+from commbench.experiments import outcomes
 from commbench.figures.style import looks, on_dark
 from commbench.page import render
 from commbench.page.charts import plain, seconds_axis
 from commbench.page.sweep_charts import reference
 from commbench.report import read_report
+from commbench.reproduce import load_reproduction
 from run_samples import sweep_file, training_file
 
 SPEEDS = {"none": 0.1, "native": 1.0, "parameter-server": 3.0, "tree": 1.5, "ring": 0.5}
@@ -231,6 +233,27 @@ def test_every_reproduction_has_a_page() -> None:
     for chart in data_of(page)["charts"]:
         for view in chart["views"]:
             plotly.graph_objects.Figure(data=view["traces"], layout=view["layout"])
+
+
+def test_a_computed_reproduction_has_its_numbers(tmp_path: Path) -> None:
+    path = tmp_path / "fig4.h5"
+    outcomes.write(load_reproduction("firecaffe-fig4").run(), "firecaffe-fig4", path)
+    page = Elements(render(read_report([path]), None, None))
+    for chart in data_of(page)["charts"]:
+        for view in chart["views"]:
+            plotly.graph_objects.Figure(data=view["traces"], layout=view["layout"])
+    ids = [chart["id"] for chart in data_of(page)["charts"]]
+    assert ids == ["experiment-firecaffe-fig4-0", "experiment-firecaffe-fig4-1"]
+    text = [one.strip() for one in page.text]
+    assert {"256 ranks", "theory", "in print", "ok"} <= set(text)
+    assert "Reproductions" in text
+
+
+def test_a_file_that_nothing_is_drawn_from_is_told(tmp_path: Path) -> None:
+    sweep = sweep_file(tmp_path / "sweep.h5", SPEEDS)
+    models = COLLECTED.parent / "benchmarks" / "models.h5"
+    notes = read_report([sweep, models]).notes
+    assert "models.h5: of kind benchmark-models, which a report does not draw." in notes
 
 
 def test_the_command_writes_a_page_and_says_so(tmp_path: Path) -> None:
