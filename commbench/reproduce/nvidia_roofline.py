@@ -158,8 +158,6 @@ def judge(measured: Measured) -> Outcome:
                 "ResNet-50 trains faster with larger batches",
                 _over_batches(slow),
                 slow.training[-1].images_per_s > slow.training[0].images_per_s,
-                expected=False,
-                why="a core is busy with a batch of two already",
             ),
             Finding(
                 "files are read no faster than they are decoded",

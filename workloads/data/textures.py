@@ -8,6 +8,7 @@ quality 90, as ImageNet's mean picture does.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -51,8 +52,8 @@ def write_textures(
     """
     from PIL import Image
 
-    random = np.random.default_rng(seed)
-    sheets = [_sheet(random) for _ in range(_SHEETS)]
+    random = np.random.default_rng([seed, 1])
+    sheets = _sheets(seed)
     try:
         root.mkdir()
         for split, count in (("train", train), ("val", val)):
@@ -70,8 +71,14 @@ def write_textures(
         raise UserError(f"cannot write {root}: {error.strerror or error}") from error
 
 
+@functools.cache
+def _sheets(seed: int) -> list[NDArray[np.uint8]]:
+    """Large textures to cut pictures out of."""
+    random = np.random.default_rng(seed)
+    return [_sheet(random) for _ in range(_SHEETS)]
+
+
 def _sheet(random: np.random.Generator) -> NDArray[np.uint8]:
-    """A large texture to cut pictures out of."""
     grey = _GREY * _noise(random)
     planes = [127 + grey + _COLOUR * _noise(random) for _ in range(3)]
     return np.clip(np.stack(planes, axis=-1), 0, 255).astype(np.uint8)
