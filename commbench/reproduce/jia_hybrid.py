@@ -8,6 +8,7 @@ layers by the ring. The paper prints no crossover; the formula's is 500 alpha / 
 from __future__ import annotations
 
 from collections.abc import Callable
+from math import sqrt
 from typing import TYPE_CHECKING, Any
 
 from commbench.experiments import Finding
@@ -91,10 +92,10 @@ def _crossover(cluster: Cluster) -> float:
     """By bisection: both prices grow with the size, that of the groups from less and faster."""
     low, high = SIZES[0], SIZES[-1]
     while high / low > 1.001:
-        middle = (low * high) ** 0.5
+        middle = sqrt(low * high)
         grouped, ring = (_seconds(name, middle, cluster) for name in EXCHANGES)
         low, high = (middle, high) if grouped < ring else (low, middle)
-    return (low * high) ** 0.5
+    return sqrt(low * high)
 
 
 def _series(name: str, label: str, cluster: Cluster) -> Series:

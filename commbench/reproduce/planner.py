@@ -38,7 +38,12 @@ def run() -> Outcome:
                 name = first + (_NEAR if margin < _BAND else "")
                 winners.setdefault(name, []).append((float(ranks), size))
         series += [
-            Series(name, *map(tuple, zip(*places, strict=True)), panel=cluster)
+            Series(
+                name,
+                tuple(ranks for ranks, _ in places),
+                tuple(size for _, size in places),
+                panel=cluster,
+            )
             for name, places in sorted(winners.items())
         ]
         cells += _model_cells(cluster)
