@@ -85,7 +85,7 @@ def test_a_number_outside_its_band_fails(monkeypatch: pytest.MonkeyPatch) -> Non
     [
         (["fig4"], "unknown reproduction 'fig4': choose from .*firecaffe-table1"),
         (["firecaffe-table1", "run.h5"], r"keeps no file: drop run\.h5"),
-        (["firecaffe-table1", "--quick"], "trains nothing: drop --quick"),
+        (["firecaffe-table1", "--quick"], "computed in seconds: drop --quick"),
         (["list", "run.h5"], "takes no file"),
         (["list", "--quick"], "makes nothing"),
         (["all", "run.h5"], "takes no file"),
