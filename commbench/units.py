@@ -77,7 +77,7 @@ class Measure:
 
     def read(self, text: str) -> float | None:
         """In base units; None for text that is not of this form, or not above 0."""
-        match = re.fullmatch(r"(\d+(?:\.\d+)?(?:e-?\d+)?) ?(\D+)", text)
+        match = re.fullmatch(r"(\d+(?:\.\d+)?(?:e[+-]?\d+)?) ?(\D+)", text)
         if not match or match[2] not in self.units or not float(match[1]):
             return None
         return float(Fraction(match[1]) * self.units[match[2]])

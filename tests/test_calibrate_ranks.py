@@ -1,4 +1,4 @@
-"""`mpirun -n 2 commbench calibrate`: a cluster's file, and none in place of another."""
+"""Ranks that measure a cluster, and others that are held against one."""
 
 import sys
 from pathlib import Path
@@ -20,3 +20,17 @@ def test_two_ranks_measure_and_refuse_what_is_there(tmp_path: Path) -> None:
     result = mpirun(2, command, TIMEOUT_S, check=False)
     assert result.returncode != 0
     assert "the file exists" in result.stderr
+
+
+def test_what_is_predicted_stands_below_what_was_measured(tmp_path: Path) -> None:
+    common = ["--results", str(tmp_path), "--cluster", "ethernet-10g"]
+    options = ["--exchange", "ring,tree", "-b", "4K", "-e", "4K", "-n", "2", "-w", "1"]
+    told = mpirun(2, [COMMBENCH, "sweep", *options, *common], TIMEOUT_S).stdout
+    assert "# predicted on ethernet-10g" in told
+    assert told.splitlines()[-1].split()[:2] == ["4096", "tree"]
+    options = ["--classes", "10", "--width", "0.1", "--batch", "4", "--steps", "2"]
+    told = mpirun(2, [COMMBENCH, "train", *options, *common], TIMEOUT_S).stdout
+    assert "predicted on ethernet-10g: forward, backward and exchange in" in told
+    result = mpirun(2, [COMMBENCH, "sweep", "--cluster", "x"], TIMEOUT_S, check=False)
+    assert result.returncode != 0
+    assert "unknown cluster 'x'" in result.stderr

@@ -92,6 +92,16 @@ def take_transport(options: dict[str, Any]) -> str:
     return emulated
 
 
+def cluster_option(function: F) -> F:
+    """``--cluster``: what the cost model says is told beside what was measured."""
+    return click.option(
+        "--cluster",
+        metavar="NAME|FILE",
+        help="Tell at the end what the cost model predicts on this cluster, and how far off it is; "
+        "`commbench info --clusters` lists them, `commbench calibrate` makes one of this machine.",
+    )(function)
+
+
 def output_options(function: F) -> F:
     """``--output --results``: where the run file goes."""
     for option in (

@@ -12,6 +12,7 @@ import click
 
 from commbench.cli.options import (
     F,
+    cluster_option,
     exchange_options,
     output_options,
     take_topology_options,
@@ -21,6 +22,7 @@ from commbench.units import Bytes
 
 if TYPE_CHECKING:
     from commbench.job import Job
+    from commbench.network.cluster import Cluster
     from commbench.sweep import SweepSettings
     from commbench.sweep_table import Row
 
@@ -94,6 +96,7 @@ def measuring_options(function: F, iterations: int = 20) -> F:
 @click.option("-c", "--check", is_flag=True, help="Check every element of every sum.")
 @click.option("--json", "json_file", help="Write the results as JSON; - for standard output.")
 @click.option("--csv", "csv_file", type=click.Path(path_type=Path), help="Write them as CSV.")
+@cluster_option
 @output_options
 @exchange_options
 def command(**options: Any) -> None:
@@ -122,6 +125,7 @@ def command(**options: Any) -> None:
     from commbench.arrays import element_type
     from commbench.errors import UserError
     from commbench.job import mpi_job
+    from commbench.network.predicted import cluster_of
     from commbench.registry import admitted, parse_exchanges, place_all, without_library
     from commbench.sweep import SweepSettings, step_sizes, sweep
     from commbench.transport import is_emulated
@@ -154,7 +158,13 @@ def command(**options: Any) -> None:
         results=options["results"],
         wire=wire,
     )
+    if options["cluster"] and not wire.plain:
+        raise UserError(
+            f"--cluster prices buffers as they are, and --wire {wire.spec} compresses them: give "
+            "one of the two"
+        )
     with mpi_job(options["timeout"]) as job:
+        cluster = job.agree(lambda: cluster_of(options["cluster"], job.size))
         specs = resolve_auto(
             job,
             options["exchange"],
@@ -175,7 +185,9 @@ def command(**options: Any) -> None:
                 choices, more = without_library(choices, job.size)
                 left_out += more
         settings = replace(settings, exchanges=choices)
-        table = _Table(job, settings, left_out, options["json_file"], options["csv_file"])
+        table = _Table(
+            job, settings, left_out, options["json_file"], options["csv_file"], cluster=cluster
+        )
         job.on_root(table.check_files)
         rows = sweep(job, settings, table.row)
         wrong = job.on_root(lambda: table.finish(rows or []))
@@ -193,6 +205,8 @@ class _Table:
         left_out: list[str],
         json_file: str | None,
         csv_file: Path | None,
+        *,
+        cluster: Cluster | None,
     ) -> None:
         from datetime import UTC, datetime
 
@@ -201,6 +215,7 @@ class _Table:
         self.left_out = left_out
         self.json_file = json_file
         self.csv_file = csv_file
+        self.cluster = cluster
         self.start = f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"
         # Standard output is for one thing: the JSON if it was asked for, else the table.
         self.stream = sys.stderr if json_file == "-" else sys.stdout
@@ -256,6 +271,11 @@ class _Table:
 
         for line in table_footer(rows):
             print(line, file=self.stream, flush=True)
+        if self.cluster:
+            from commbench.network.predicted import sweep_lines
+
+            for line in sweep_lines(rows, self.job.size, self.cluster):
+                print(line, file=self.stream, flush=True)
         if self.json_file:
             self.write_json(rows)
         if self.csv_file:

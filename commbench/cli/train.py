@@ -10,6 +10,7 @@ import click
 
 from commbench.cli.options import (
     augment_on_option,
+    cluster_option,
     exchange_options,
     loaders_option,
     output_options,
@@ -18,6 +19,7 @@ from commbench.cli.options import (
 )
 
 if TYPE_CHECKING:
+    from commbench.network.cluster import Cluster
     from commbench.trainer import Outcome
 
 _BATCH = 64
@@ -245,6 +247,7 @@ _BATCH = 64
     show_default=True,
     help="A bar on a terminal, lines elsewhere; mpirun usually hides its terminal, so ask for it.",
 )
+@cluster_option
 @exchange_options
 def command(**options: Any) -> None:
     """Train a network on all ranks and record accuracy and the time of every phase.
@@ -259,6 +262,7 @@ def command(**options: Any) -> None:
     in every run with the same exchange and ranks.
     """
     from commbench.job import mpi_job
+    from commbench.network.predicted import cluster_of
     from commbench.registry import parse_exchange
     from commbench.tune import resolve_auto
     from commbench.units import Window
@@ -271,7 +275,7 @@ def command(**options: Any) -> None:
     spec, tuning = options.pop("exchange"), options.pop("tuning")
     wire = parse_wire(options.pop("wire"))
     window = Window.parse(options.pop("trace_steps"))
-    timeout_s = options.pop("timeout")
+    timeout_s, cluster = options.pop("timeout"), options.pop("cluster")
     del options["warm_start"]  # settled before anything was imported, in commbench/start.py
     with mpi_job(timeout_s) as job:
         from commbench.course import Settings
@@ -288,6 +292,7 @@ def command(**options: Any) -> None:
         )
         nodes = job.nodes()
         exchange = job.agree(lambda: parse_exchange(spec, given).placed(nodes))
+        priced = job.agree(lambda: cluster_of(cluster, job.size))
         outcome = train(
             job,
             Settings(
@@ -295,10 +300,10 @@ def command(**options: Any) -> None:
             ),
         )
         if outcome and options["progress"] != "none":
-            _print(outcome)
+            _print(outcome, priced)
 
 
-def _print(outcome: Outcome) -> None:
+def _print(outcome: Outcome, priced: Cluster | None) -> None:
     """The end of the run in a few lines."""
     import numpy as np
 
@@ -318,6 +323,10 @@ def _print(outcome: Outcome) -> None:
     print(f"training took {outcome.train_s:.1f} s, evaluations apart")
     if outcome.told:
         print(outcome.told)
+    if priced:
+        from commbench.network.predicted import step_line
+
+        print(step_line(outcome.path, priced))
     print(f"run file: {outcome.path}")
     print(f"          commbench info {outcome.path}")
     sys.stdout.flush()

@@ -54,7 +54,8 @@ def write(outcome: Outcome, name: str, path: Path) -> None:
         "reproduction": name,
         "title": outcome.title,
         "source": outcome.source,
-        "notes": list(outcome.notes),
+        # An empty list would have no type.
+        **({"notes": list(outcome.notes)} if outcome.notes else {}),
     }
     file = RunFile.create(
         path, kind=_KIND, options={}, seed=0, hosts=[], devices=[], groups=groups, attributes=facts
@@ -90,7 +91,7 @@ def read(path: Path, name: str) -> Outcome:
     return Outcome(
         title=str(root["title"]),
         source=str(root["source"]),
-        notes=tuple(map(str, root["notes"])),
+        notes=tuple(map(str, root.get("notes", ()))),
         cells=tuple(made["numbers"]),
         findings=tuple(made["findings"]),
         series=tuple(series),

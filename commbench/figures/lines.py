@@ -62,7 +62,13 @@ def draw(axes: Any, series: Sequence[Series], panel: Panel) -> None:
     if "x" in panel.log:
         axes.set_xscale("log", base=2)
     if "y" in panel.log:
+        from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
         axes.set_yscale("log")
+        # Many such panels span a decade or two.
+        axes.yaxis.set_major_locator(LogLocator(base=10, subs=(1.0, 2.0, 5.0)))
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axes.yaxis.set_minor_formatter(NullFormatter())
     if panel.ticks:
         axes.set_xticks(panel.ticks, [f"{tick:g}" for tick in panel.ticks])
         axes.minorticks_off()
