@@ -153,10 +153,9 @@ def simulate(
         "n_bytes": n_bytes,
         "cluster": asdict(cluster),
         "nodes": nodes,
-        "limit_s": limit_s,
     }
     begun = monotonic()
-    told = _run(job, f"{choice.spec} on {ranks} ranks", file)
+    told = _run(job, f"{choice.spec} on {ranks} ranks", file, limit_s)
     return Simulated(
         exchange=choice.spec,
         ranks=ranks,
@@ -223,7 +222,7 @@ def simulate_all(
         pool.shutdown(cancel_futures=True)
 
 
-def _run(job: dict[str, Any], what: str, file: Path) -> dict[str, Any]:
+def _run(job: dict[str, Any], what: str, file: Path, limit_s: float) -> dict[str, Any]:
     """Hand a job to a child and wait for its result.
 
     Raises:
@@ -232,7 +231,6 @@ def _run(job: dict[str, Any], what: str, file: Path) -> dict[str, Any]:
         RuntimeError: SimGrid failed.
     """
     command = [sys.executable, "-m", "commbench.network.simgrid_child"]
-    limit_s = job["limit_s"]
     try:
         child = subprocess.run(
             command,

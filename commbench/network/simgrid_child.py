@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import signal
 import sys
@@ -25,16 +26,16 @@ from commbench.registry import parse_exchange
 
 # Sums of the same bytes in another order.
 _ALIKE = 1e-9
-# Whoever waits for this process ends it at its limit; this is for when nobody does.
-_GRACE_S = 5.0
+_PR_SET_PDEATHSIG = 1
 
 
 def main() -> None:
     """Read a job, simulate, write the result."""
-    job = json.load(sys.stdin)
-    # By default an alarm ends the process, also where whoever asked is gone, and SimGrid busy.
-    signal.setitimer(signal.ITIMER_REAL, job["limit_s"] + _GRACE_S)
+    # Whoever asked sees to the time limit, and may be killed itself.
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    # Python's own way to be interrupted waits for SimGrid to return.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
+    job = json.load(sys.stdin)
     try:
         with without_collector():
             result = _simulated(job)
