@@ -2,10 +2,15 @@
 
 import os
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 
 import commbench
+from commbench.emulation.settings import emulation_group
+from commbench.network.simgrid_file import simulation_group
+from commbench.pipeline.measure import _group as pipeline_group
 from commbench.record import (
     Bucket,
     Group,
@@ -39,6 +44,19 @@ def sweep() -> list[Group]:
         ranks=RANKS,
         hottest_rank_bytes=[[2732, 4096], [174764, 262144]],
     )
+
+
+def others() -> list[list[Group]]:
+    """Of commands other than train and sweep."""
+    timing: Any = SimpleNamespace(
+        exchanges=["ring"], ranks=[2], iterations=1, layout=SimpleNamespace(hosts=2)
+    )
+    stage: Any = SimpleNamespace(name="read", batch=0)
+    return [
+        [emulation_group(timing, theory_s=[[1.0]], received_bytes=[[[8.0, 8.0]]])],
+        [pipeline_group([stage])],
+        [simulation_group(["ring", "tree"], [64, 256])],
+    ]
 
 
 def create(path: Path, groups: list[Group] | None = None, **more: object) -> RunFile:

@@ -19,6 +19,7 @@ from commbench.cli import (
     recipe,
     report,
     reproduce,
+    simulate,
     sweep,
     train,
     tune,
@@ -46,7 +47,7 @@ def commands() -> None:
 
 
 _RUN = (train, recipe, sweep, tune, calibrate, pipeline, emulate)
-_TELL = (verify, advise, info, compare, report, reproduce, data)
+_TELL = (verify, advise, simulate, info, compare, report, reproduce, data)
 for _module in (*_RUN, *_TELL):
     commands.add_command(_module.command)
 

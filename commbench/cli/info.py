@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 # Computed by the summary and shown in tables of their own, or not worth a row.
 _APART = {
-    *("file", "format", "status", "phases_s", "sweep", "buckets", "emulation"),
+    *("file", "format", "status", "phases_s", "sweep", "buckets", "emulation", "simulation"),
     *("options", "versions", "environment"),
 }
 
@@ -155,6 +155,8 @@ def _run_tables(run: dict[str, Any]) -> list[Table]:
         tables.append(_sweep_table(run["sweep"]))
     if "emulation" in run:
         tables.append(_emulation_table(run["emulation"]))
+    if "simulation" in run:
+        tables.append(_simulation_table(run["simulation"]))
     return tables
 
 
@@ -227,6 +229,26 @@ def _emulation_table(cells: list[dict[str, Any]]) -> Table:
             "-" if math.isnan(ratio) else f"{ratio:.2f}",
             {1.0: "yes", 0.0: "no"}.get(cell["cpu_bound"], "-"),
             _text(cell["wrong"]),
+        )
+    return table
+
+
+def _simulation_table(cells: list[dict[str, Any]]) -> Table:
+    from rich.table import Table
+
+    table = Table(title="one exchange, simulated", title_justify="left", box=None)
+    table.add_column("exchange")
+    for heading in ("ranks", "time", "predicted", "ratio", "busiest link", "took"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for cell in cells:
+        ratio = cell["ratio"]
+        table.add_row(
+            cell["exchange"],
+            _text(cell["ranks"]),
+            *(_milliseconds(cell[name]) for name in ("seconds", "predicted_s")),
+            "-" if math.isnan(ratio) else f"{ratio:.2f}",
+            f"{100 * cell['hottest_share']:.0f} %",
+            f"{cell['wall_s']:.1f} s",
         )
     return table
 

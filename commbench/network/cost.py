@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import functools
 import heapq
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import count
 
@@ -52,31 +53,37 @@ class Price:
     gamma_bytes: float
 
 
-def price(exchange: str | Choice, ranks: int, n_bytes: float, cluster: Cluster) -> Price:
+def price(
+    exchange: str | Choice,
+    ranks: int,
+    n_bytes: float,
+    cluster: Cluster,
+    nodes: Sequence[int] | None = None,
+) -> Price:
     """What one exchange of a buffer takes on a cluster.
 
     Args:
         exchange: as on the command line; one by size is priced as what sums this buffer, and an
             asynchronous one as what moves the same in a step.
-        ranks: how many, filling one node after another.
+        ranks: how many.
         n_bytes: length of the buffer; its pieces may be fractions of a byte.
         cluster: links and how fast a rank adds.
+        nodes: the node of every rank; None where they fill one node after another.
 
     Raises:
         UserError: an exchange without a schedule, one that does not run on so many ranks, or a
             cluster with fewer.
     """
-    nodes = cluster.nodes(ranks)
+    nodes = cluster.nodes(ranks) if nodes is None else nodes
     choice = parse_exchange(exchange) if isinstance(exchange, str) else exchange
     chosen = choice.placed(nodes).scheduled(ranks).for_bytes(int(n_bytes), ranks)
     with without_collector():
-        return _played(_program(chosen.spec, ranks, cluster.ranks_per_node), n_bytes, cluster)
+        return _played(_program(chosen.spec, ranks, tuple(nodes)), n_bytes, cluster)
 
 
 @functools.lru_cache(maxsize=8)
-def _program(spec: str, ranks: int, ranks_per_node: int) -> Program:
+def _program(spec: str, ranks: int, nodes: tuple[int, ...]) -> Program:
     """Schedules do not depend on the buffer's length, and take longest to make."""
-    nodes = [rank // ranks_per_node for rank in range(ranks)]
     return compile_program(parse_exchange(spec), ranks, nodes)
 
 

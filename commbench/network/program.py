@@ -51,18 +51,23 @@ class Program:
     inside: Sequence[bool]
 
 
-def compile_program(choice: Choice, size: int, nodes: Sequence[int]) -> Program:
+def compile_program(
+    choice: Choice, size: int, nodes: Sequence[int], *, each: bool = False
+) -> Program:
     """Make and match the schedules of a plain exchange.
 
     Args:
         choice: a plain exchange.
         size: number of ranks.
         nodes: the node of every rank, from 0, nodes of equal ranks apart.
+        each: whether every rank is wanted, for itself, even where ranks are alike.
 
     Raises:
         UserError: the topology refuses this size, or leaves its work to the library.
         ProofError: a send without its receive.
     """
+    if each:
+        return _Matching(Grid((size,), (size,)), nodes).program(choice, size)
     grid = _kept_together(choice.symmetry(size), np.asarray(nodes))
     return _Matching(grid, nodes).program(choice, size)
 

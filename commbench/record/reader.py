@@ -76,7 +76,9 @@ def summary(path: Path) -> dict[str, Any]:
     the slowest rank), hottest_rank_bytes, wrong;
     of an emulated cluster: samples, samples_recorded and `emulation`, a list of one dict for each
     exchange and number of ranks that was measured: exchange, ranks, iterations, median_s, theory_s,
-    ratio, cpu_share, late_share, cpu_bound, wrong.
+    ratio, cpu_share, late_share, cpu_bound, wrong;
+    of simulations: `simulation`, a list of one dict for each exchange and number of ranks that was
+    simulated: exchange, ranks, seconds, predicted_s, ratio, hottest_share, wall_s.
 
     Raises:
         UserError: as `open_run`.
@@ -96,6 +98,8 @@ def summary(path: Path) -> dict[str, Any]:
             result |= _sweep(file["sweep"])
         if "emulation" in file:
             result |= _emulation(file["emulation"])
+        if "simulation" in file:
+            result["simulation"] = _simulation(file["simulation"])
     return result
 
 
@@ -238,6 +242,20 @@ def _emulation(table: Any) -> dict[str, Any]:
             )
     samples = math.prod(table["seconds"].shape[:3])
     return {"samples": samples, "samples_recorded": recorded, "emulation": cells}
+
+
+def _simulation(table: Any) -> list[dict[str, Any]]:
+    names = ("seconds", "predicted_s", "hottest_share", "wall_s")
+    cells = []
+    for e, exchange in enumerate(table["exchange"].asstr()[:]):
+        for p, ranks in enumerate(table["ranks"][:]):
+            numbers = {name: float(table[name][e, p]) for name in names}
+            if math.isnan(numbers["seconds"]):
+                continue
+            predicted_s = numbers["predicted_s"]
+            ratio = numbers["seconds"] / predicted_s if predicted_s else math.nan
+            cells.append({"exchange": exchange, "ranks": int(ranks), **numbers, "ratio": ratio})
+    return cells
 
 
 def _median(values: NDArray[Any]) -> float:
