@@ -6,6 +6,8 @@ from pathlib import Path
 import numpy as np
 
 import commbench
+from commbench.emulation.layout import Layout
+from commbench.emulation.settings import Timing, emulation_group
 from commbench.record import (
     Bucket,
     Group,
@@ -14,6 +16,7 @@ from commbench.record import (
     sweep_groups,
     training_groups,
 )
+from commbench.transport.link import Rate
 
 README = Path(commbench.__file__).parent.parent / "results" / "README.md"
 PHASES = ["forward", "backward", "exchange"]
@@ -39,6 +42,23 @@ def sweep() -> list[Group]:
         ranks=RANKS,
         hottest_rank_bytes=[[2732, 4096], [174764, 262144]],
     )
+
+
+def emulation() -> list[Group]:
+    timing = Timing(
+        layout=Layout(RANKS, Rate("100mbit")),
+        exchanges=["ring"],
+        ranks=[2, RANKS],
+        nbytes=12,
+        iterations=2,
+        row_seconds=1.0,
+        timeout_s=60.0,
+        output=None,
+        results=Path("results"),
+        command_line=[],
+    )
+    received = [[12.0, 12.0, 0.0], [16.0, 16.0, 16.0]]
+    return [emulation_group(timing, theory_s=[[0.1, 0.2]], received_bytes=[received])]
 
 
 def create(path: Path, groups: list[Group] | None = None, **more: object) -> RunFile:

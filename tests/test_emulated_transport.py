@@ -14,6 +14,31 @@ COMMBENCH = str(Path(sys.executable).parent / "commbench")
 TIMEOUT_S = 120
 NBYTES, RATE_BYTES_PER_S, LATENCY_S = 256 << 10, 50e6 / 8, 2e-3
 
+# Rank 1 takes what rank 0 sends first only after rank 2 has had what rank 0 sends next.
+CROSSED = """
+from commbench.arrays import NumpyArrays, element_type
+from commbench.exchange import Exchange
+from commbench.job import mpi_job
+from commbench.schedule import WHOLE, Recv, Round, Schedule, Send
+from commbench.transport import open_transport
+with mpi_job(60) as job:
+    transport = open_transport("mpi", job, NumpyArrays(element_type("float32")))
+    buffer = transport.allocate(3 << 20)
+    buffer[:] = 1 + job.rank
+    plans = [
+        [Round((Send(WHOLE, 1), Send(WHOLE, 2)))],
+        [Round((Recv(WHOLE, 2),)), Round((Recv(WHOLE, 0),))],
+        [Round((Recv(WHOLE, 0),)), Round((Send(WHOLE, 1),))],
+    ]
+    Exchange(Schedule(tuple(plans[job.rank])), buffer, transport, timeout_s=60).run()
+    assert (buffer == [1, 2 + (3 + 1) + 1, 3 + 1][job.rank]).all()
+"""
+
+
+def test_sends_in_turn_do_not_wait_for_each_other_for_ever() -> None:
+    in_turn = {"COMMBENCH_SEND_IN_TURN_S": "0.05", "COMMBENCH_LONGEST_SLEEP_S": "0.001"}
+    mpirun(3, [sys.executable, "-c", CROSSED], TIMEOUT_S, env=in_turn)
+
 
 def test_no_exchange_is_faster_than_its_links(tmp_path: Path) -> None:
     output, ranks = tmp_path / "sweep.h5", 4

@@ -72,7 +72,7 @@ def test_the_demo_trains_sweeps_draws_and_says_where_to_look(tmp_path: Path) -> 
     "page",
     [
         *("README.md", "CONTRIBUTING.md", "CHANGELOG.md"),
-        *("docs/ARCHITECTURE.md", "docs/RECIPES.md", "docs/REPORT.md"),
+        *("docs/ARCHITECTURE.md", "docs/EMULATION.md", "docs/RECIPES.md", "docs/REPORT.md"),
     ],
 )
 def test_links_lead_somewhere(page: str) -> None:

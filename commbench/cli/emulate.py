@@ -168,10 +168,11 @@ def _timing(options: dict[str, Any], layout: Layout) -> Timing:
 
 
 def _sizes(text: str | None, hosts: int) -> list[int]:
+    from commbench.emulation.settings import powers_of_two
     from commbench.errors import UserError
 
     if text is None:
-        return [1 << power for power in range(1, hosts.bit_length()) if 1 << power <= hosts]
+        return powers_of_two(hosts)
     words = [word.strip() for word in text.split(",")]
     sizes = sorted({int(word) for word in words if word.isdigit()})
     if not all(word.isdigit() for word in words) or sizes[0] < 2 or sizes[-1] > hosts:

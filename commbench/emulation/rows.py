@@ -76,14 +76,15 @@ class Row:
 def head(timing: Timing, found: Found, library: str) -> list[str]:
     """What is printed before the rows, the checks among it."""
     layout = timing.layout
-    ratio = found.bytes_per_s / found.expected_bytes_per_s
+    ratio = found.bytes_per_s / found.path_bytes_per_s
     return [
         f"# {layout.describe()}, MTU {layout.mtu}, burst {layout.burst}; {library} over TCP",
         f"# buffer: {timing.nbytes} bytes; theory from the schedules' counts, "
         f"{found.expected_bytes_per_s / 1e6:.3f} MB/s a link net of headers and "
         f"{1e6 * found.latency_s:.0f} us a message",
         f"# check: {len(set(found.namespaces))} network namespaces for {layout.hosts} ranks",
-        f"# check: {found.bytes_per_s / 1e6:.3f} MB/s between two hosts, {ratio:.3f} of the link's",
+        f"# check: {found.bytes_per_s / 1e6:.3f} MB/s between two hosts, {ratio:.3f} of what "
+        "the links between them carry",
         "#",
         _HEAD,
         f"# {'':<24} {'':>4} {'median (s)':>10} {'(s)':>10} {'(s)':>10} {'':>3} {'(s)':>10} "
