@@ -61,6 +61,15 @@ def emulation() -> list[Group]:
     return [emulation_group(timing, theory_s=[[0.1, 0.2]], received_bytes=[received])]
 
 
+def pipeline() -> list[Group]:
+    # They load torch, which the processes of the crash tests have no use for.
+    from commbench.pipeline.measure import pipeline_group
+    from commbench.pipeline.stages import Stage
+
+    stages = [Stage("read", 0, lambda: (0, 0)), Stage("train", 8, lambda: (0, 0))]
+    return [pipeline_group(stages)]
+
+
 def create(path: Path, groups: list[Group] | None = None, **more: object) -> RunFile:
     settings = {
         "kind": "train",

@@ -25,6 +25,7 @@ from record_samples import (
     create,
     emulation,
     fill_steps,
+    pipeline,
     sweep,
     training,
 )
@@ -155,7 +156,7 @@ def test_the_schema_page_tells_every_variable_and_attribute(tmp_path: Path) -> N
     page = README.read_text()
     documented = set(re.findall(r"^\| `\w+` \| .* \| .* \| .* \| .* \|$", page, re.MULTILINE))
     rows = set()
-    for groups in (training(), sweep(), emulation()):
+    for groups in (training(), sweep(), pipeline(), emulation()):
         path = tmp_path / f"{groups[0].name}.h5"
         create(path, groups).finish(top1=0.5)
         rows |= set(readme_rows(groups, path))
