@@ -138,6 +138,7 @@ def command(**options: Any) -> None:
 
 def _timing(options: dict[str, Any], layout: Layout) -> Timing:
     from commbench.emulation.settings import Timing
+    from commbench.emulation.start import require_in_reach
     from commbench.errors import UserError
     from commbench.record import check_output
     from commbench.registry import parse_exchanges
@@ -151,6 +152,7 @@ def _timing(options: dict[str, Any], layout: Layout) -> Timing:
                 f"--exchange {choice.spec}: it follows no schedule that could be timed alone; "
                 "emulate it with `commbench emulate ... -- train`"
             )
+    require_in_reach(options["output"] or options["results"])
     if options["output"]:
         check_output(options["output"])
     return Timing(
