@@ -2,15 +2,13 @@
 
 import os
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
 import numpy as np
 
 import commbench
-from commbench.emulation.settings import emulation_group
+from commbench.emulation.layout import Layout
+from commbench.emulation.settings import Timing, emulation_group
 from commbench.network.simgrid_file import simulation_group
-from commbench.pipeline.measure import _group as pipeline_group
 from commbench.record import (
     Bucket,
     Group,
@@ -19,6 +17,7 @@ from commbench.record import (
     sweep_groups,
     training_groups,
 )
+from commbench.transport.link import Rate
 
 README = Path(commbench.__file__).parent.parent / "results" / "README.md"
 PHASES = ["forward", "backward", "exchange"]
@@ -46,17 +45,34 @@ def sweep() -> list[Group]:
     )
 
 
-def others() -> list[list[Group]]:
-    """Of commands other than train and sweep."""
-    timing: Any = SimpleNamespace(
-        exchanges=["ring"], ranks=[2], iterations=1, layout=SimpleNamespace(hosts=2)
+def emulation() -> list[Group]:
+    timing = Timing(
+        layout=Layout(RANKS, Rate("100mbit")),
+        exchanges=["ring"],
+        ranks=[2, RANKS],
+        nbytes=12,
+        iterations=2,
+        row_seconds=1.0,
+        timeout_s=60.0,
+        output=None,
+        results=Path("results"),
+        command_line=[],
     )
-    stage: Any = SimpleNamespace(name="read", batch=0)
-    return [
-        [emulation_group(timing, theory_s=[[1.0]], received_bytes=[[[8.0, 8.0]]])],
-        [pipeline_group([stage])],
-        [simulation_group(["ring", "tree"], [64, 256])],
-    ]
+    received = [[12.0, 12.0, 0.0], [16.0, 16.0, 16.0]]
+    return [emulation_group(timing, theory_s=[[0.1, 0.2]], received_bytes=[received])]
+
+
+def simulation() -> list[Group]:
+    return [simulation_group(["ring", "tree"], [64, 256])]
+
+
+def pipeline() -> list[Group]:
+    # They load torch, which the processes of the crash tests have no use for.
+    from commbench.pipeline.measure import pipeline_group
+    from commbench.pipeline.stages import Stage
+
+    stages = [Stage("read", 0, lambda: (0, 0)), Stage("train", 8, lambda: (0, 0))]
+    return [pipeline_group(stages)]
 
 
 def create(path: Path, groups: list[Group] | None = None, **more: object) -> RunFile:

@@ -12,7 +12,9 @@ import h5py
 import numpy as np
 import pytest
 
+from commbench.emulation import measured
 from commbench.emulation.machine import why_not
+from commbench.errors import UserError
 from mpirun import MARK, environment, run, survivors
 
 COMMBENCH = str(Path(sys.executable).parent / "commbench")
@@ -77,6 +79,20 @@ def test_a_command_on_hosts_in_racks(tmp_path: Path) -> None:
         assert "4 hosts at 200mbit in 2 racks" in file.attrs["env_COMMBENCH_EMULATED"]
 
 
+def test_what_was_measured_is_not_measured_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cluster = (2, "100mbit", ["tree"], 64 << 10, tmp_path)
+    first = measured.measured(*cluster, iterations=1)
+    assert list(first) == [("tree", 2)]
+    assert first["tree", 2].seconds > 0.5 * first["tree", 2].theory_s > 0
+    monkeypatch.setattr(measured, "start", lambda *_: pytest.fail("measured again"))
+    assert measured.measured(*cluster) == first
+    monkeypatch.setattr(measured, "start", lambda *_: 3)
+    with pytest.raises(UserError, match="ended with status 3"):
+        measured.measured(2, "100mbit", ["tree", "ring"], 64 << 10, tmp_path)
+
+
 def test_errors_of_the_command_come_through(tmp_path: Path) -> None:
     command = [COMMBENCH, "emulate", "--hosts", "2", "--", "sweep", "--exchange", "nonsense"]
     result = run(command, TIMEOUT_S, check=False)
@@ -85,7 +101,7 @@ def test_errors_of_the_command_come_through(tmp_path: Path) -> None:
     assert "nonsense" in result.stderr
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
 def test_nothing_is_left_of_a_command_that_is_killed(tmp_path: Path, number: int) -> None:
     before, output = outside(), tmp_path / "run.h5"
     # At this speed an exchange takes minutes.

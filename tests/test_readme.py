@@ -73,6 +73,7 @@ def test_the_demo_trains_sweeps_draws_and_says_where_to_look(tmp_path: Path) -> 
     [
         *("README.md", "CONTRIBUTING.md", "CHANGELOG.md"),
         *("docs/ARCHITECTURE.md", "docs/RECIPES.md", "docs/REPORT.md", "docs/SIMULATION.md"),
+        "docs/EMULATION.md",
     ],
 )
 def test_links_lead_somewhere(page: str) -> None:

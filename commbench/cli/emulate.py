@@ -138,6 +138,7 @@ def command(**options: Any) -> None:
 
 def _timing(options: dict[str, Any], layout: Layout) -> Timing:
     from commbench.emulation.settings import Timing
+    from commbench.emulation.start import require_in_reach
     from commbench.errors import UserError
     from commbench.record import check_output
     from commbench.registry import parse_exchanges
@@ -151,6 +152,7 @@ def _timing(options: dict[str, Any], layout: Layout) -> Timing:
                 f"--exchange {choice.spec}: it follows no schedule that could be timed alone; "
                 "emulate it with `commbench emulate ... -- train`"
             )
+    require_in_reach(options["output"] or options["results"])
     if options["output"]:
         check_output(options["output"])
     return Timing(
@@ -168,10 +170,11 @@ def _timing(options: dict[str, Any], layout: Layout) -> Timing:
 
 
 def _sizes(text: str | None, hosts: int) -> list[int]:
+    from commbench.emulation.settings import powers_of_two
     from commbench.errors import UserError
 
     if text is None:
-        return [1 << power for power in range(1, hosts.bit_length()) if 1 << power <= hosts]
+        return powers_of_two(hosts)
     words = [word.strip() for word in text.split(",")]
     sizes = sorted({int(word) for word in words if word.isdigit()})
     if not all(word.isdigit() for word in words) or sizes[0] < 2 or sizes[-1] > hosts:

@@ -77,6 +77,11 @@ class Timing:
         )
 
 
+def powers_of_two(hosts: int) -> list[int]:
+    """2, 4, 8, ... up to the number of hosts."""
+    return [1 << power for power in range(1, hosts.bit_length()) if 1 << power <= hosts]
+
+
 def emulation_group(
     timing: Timing,
     *,

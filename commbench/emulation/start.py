@@ -32,14 +32,24 @@ def start(layout: Layout, arguments: Sequence[str]) -> int:
         UserError: files of this process would be out of reach.
     """
     for path in (Path.cwd(), Path(sys.executable)):
-        for hidden in HIDDEN:
-            if path.resolve().is_relative_to(hidden):
-                raise UserError(
-                    f"{path} is out of reach on emulated hosts, which have a {hidden} of their own"
-                )
+        require_in_reach(path)
     environ = {**_ON_HOSTS, **suited(layout), **os.environ, ENVIRONMENT: layout.describe()}
     inside = [sys.executable, "-m", "commbench.emulation.inside", layout.to_json()]
     return run_inside([*inside, sys.executable, *arguments], environ)
+
+
+def require_in_reach(path: Path) -> None:
+    """Refuse a path that is another on the hosts.
+
+    Raises:
+        UserError: it is in a folder that the hosts have of their own, and lose in the end.
+    """
+    for hidden in HIDDEN:
+        if path.resolve().is_relative_to(hidden):
+            raise UserError(
+                f"{path} is out of reach of emulated hosts, which have a {hidden} of their own: "
+                "use another folder"
+            )
 
 
 def suited(layout: Layout) -> dict[str, str]:

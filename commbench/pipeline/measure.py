@@ -158,7 +158,7 @@ def _time(
             "in_memory": data.in_memory,
             "shares_cores": device.type == "cpu",
         },
-        groups=[_group(stages)],
+        groups=[pipeline_group(stages)],
     ) as file:
         begun = perf_counter()
         for number in range(_MOST):
@@ -185,7 +185,11 @@ def _names(stages: list[Stage]) -> list[str]:
     return [f"{stage.name} {stage.batch}" if stage.batch else stage.name for stage in stages]
 
 
-def _group(stages: list[Stage]) -> Group:
+def pipeline_group(stages: list[Stage]) -> Group:
+    """The one group of a pipeline's run, /pipeline; NaN where a round was not measured.
+
+    To fill: `pipeline/{seconds,samples,bytes}` (stages, rounds).
+    """
     dims = ("stage", "round")
     return Group(
         "pipeline",

@@ -174,6 +174,7 @@ def test_long_exchanges_are_timed_less_often() -> None:
         (["--bytes", "3"], "give 4 or more"),
         (["--exchange", "ps-async"], "no schedule that could be timed"),
         (["--output", "/nowhere/run.h5"], "there is no folder"),
+        (["--output", "/dev/shm/run.h5"], "have a /dev/shm of their own"),
         (["--hosts", "0", "--", "sweep"], "give 1 to 1000"),
     ],
 )

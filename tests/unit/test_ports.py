@@ -4,7 +4,9 @@ import math
 from collections.abc import Sequence
 
 import pytest
+from click.testing import CliRunner
 
+from commbench.cli import commands
 from commbench.errors import UserError
 from commbench.registry import parse_exchange
 from commbench.schedule import Schedule
@@ -99,3 +101,18 @@ def test_names_tell_the_link() -> None:
         transport_name("emulated@1gbit", "cuda:0")
     with pytest.raises(UserError, match="give --link"):
         transport_name("emulated", "cpu")
+
+
+@pytest.mark.parametrize("verb", ["sweep", "train", "tune"])
+@pytest.mark.parametrize(
+    ("options", "why"),
+    [
+        (["--transport", "emulated"], "give --link"),
+        (["--link", "100mbit"], "--link 100mbit is for --transport emulated"),
+        (["--transport", "emulated", "--link", "fast"], "is not a speed"),
+    ],
+)
+def test_links_and_transports_belong_together(verb: str, options: list[str], why: str) -> None:
+    result = CliRunner().invoke(commands, [verb, *options])
+    assert isinstance(result.exception, UserError)
+    assert why in str(result.exception)

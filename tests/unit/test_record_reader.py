@@ -17,7 +17,19 @@ from commbench.record import (
 )
 from commbench.record.reader import progress, to_json
 from commbench.report import read_report
-from record_samples import PHASES, RANKS, README, STEPS, create, fill_steps, others, sweep, training
+from record_samples import (
+    PHASES,
+    RANKS,
+    README,
+    STEPS,
+    create,
+    emulation,
+    fill_steps,
+    pipeline,
+    simulation,
+    sweep,
+    training,
+)
 
 
 def test_summary_of_a_completed_run(tmp_path: Path) -> None:
@@ -145,7 +157,7 @@ def test_the_schema_page_tells_every_variable_and_attribute(tmp_path: Path) -> N
     page = README.read_text()
     documented = set(re.findall(r"^\| `\w+` \| .* \| .* \| .* \| .* \|$", page, re.MULTILINE))
     rows = set()
-    for groups in (training(), sweep(), *others()):
+    for groups in (training(), sweep(), pipeline(), emulation(), simulation()):
         path = tmp_path / f"{groups[0].name}.h5"
         create(path, groups).finish(top1=0.5)
         rows |= set(readme_rows(groups, path))
