@@ -113,7 +113,8 @@ def fit_line(sizes: NDArray[np.float64], seconds: NDArray[np.float64]) -> Line:
     """The line of least absolute relative deviation, by weighted least squares again and again.
 
     Relative, so that short messages count as much as long ones; absolute, so that a few sizes at
-    which a library changes its ways do not bend it.
+    which a library changes its ways do not bend it. Where noise leaves no line that rises from
+    above 0, latency is the least time there was, and bandwidth the most that was reached.
 
     Args:
         sizes: bytes, three or more different ones, ``(sizes,)``.
@@ -129,10 +130,10 @@ def fit_line(sizes: NDArray[np.float64], seconds: NDArray[np.float64]) -> Line:
         missed = np.abs(seconds - columns @ line) / seconds
         weights = 1 / (seconds * np.sqrt(np.maximum(missed, 1e-3)))
     latency_s, byte_s = (float(value) for value in line)
-    # A slope that noise turned over would be a bandwidth below 0; what was measured is above it.
-    latency_s = max(latency_s, 1e-9)
-    byte_s = max(byte_s, 1e-15)
-    return Line(latency_s, 1 / byte_s, sizes, seconds)
+    if latency_s <= 0:
+        latency_s = float(seconds.min())
+    bandwidth = 1 / byte_s if byte_s > 0 else float((sizes / seconds).max())
+    return Line(latency_s, bandwidth, sizes, seconds)
 
 
 def swaps(rank: int, peer: int) -> Schedule:

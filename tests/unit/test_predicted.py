@@ -16,7 +16,15 @@ from commbench.network.predicted import (
 from commbench.sweep_table import Row
 
 GIGABIT = load_cluster("ethernet-1g")
-OPTIONS = {"model": "nin", "classes": 10, "image_size": 48, "width": 0.5}
+OPTIONS = {
+    "model": "nin",
+    "classes": 10,
+    "image_size": 48,
+    "width": 0.5,
+    "fusion_bytes": "4M",
+    "fusion_split": "",
+    "overlap": True,
+}
 
 
 def row(exchange: str, size: int, median_us: float) -> Row:
@@ -32,13 +40,7 @@ def run(**options: Any) -> dict[str, Any]:
             {"bytes": 4_612_136, "algorithm": "ring"},
             {"bytes": 2_017_664, "algorithm": "tree"},
         ],
-        "options": {
-            **OPTIONS,
-            "fusion_bytes": "4M",
-            "fusion_split": "",
-            "overlap": True,
-            **options,
-        },
+        "options": {**OPTIONS, **options},
     }
 
 
