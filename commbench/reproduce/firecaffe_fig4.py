@@ -14,6 +14,7 @@ from typing import Any
 
 import commbench
 from commbench.experiments import Finding
+from commbench.network.simgrid import find_simgrid
 from commbench.reproduce import Cell, Outcome, Series
 
 NEEDS = "nothing: computed in a few seconds"
@@ -27,6 +28,13 @@ _LOOSE = 0.1  # of packets, clocks and cores as well
 # What `commbench emulate` measured over 128 hosts; docs/EMULATION.md has its command.
 EMULATED = Path(commbench.__file__).parents[1] / "results/benchmarks/emulated-mpich-n128.h5"
 
+# Enough to see the torus; each takes a second.
+SIMULATED = (8, 64, 256)
+
+_SIMULATED_NOTE = (
+    "Simulated: by SimGrid on Titan's torus, where messages of the tree share links; told, and not "
+    "judged by a formula that knows none.",
+)
 _EMULATED_NOTE = (
     "Emulated: measured over slowed links of one machine, in times of what a link needs for the "
     "buffer, taken times |W| / BW; 2.72 GB/s itself no such links can have.",
@@ -39,6 +47,8 @@ Way = Callable[[str, int], float | None]
 def run() -> Outcome:
     """All ranks in all ways there are."""
     ways: dict[str, Way] = {"theory": _theory}
+    if find_simgrid():
+        ways["simulated"] = _simulated
     if EMULATED.exists():  # it comes along with a checkout
         ways["emulated"] = _emulated_way(EMULATED)
     found = {
@@ -59,13 +69,19 @@ def run() -> Outcome:
         title="FireCaffe, Figure 4: 30 MB of weights",
         source="Iandola et al., CVPR 2016",
         cells=tuple(cells),
-        findings=tuple(finding for method in ways for finding in _findings(method, found)),
+        findings=tuple(
+            finding
+            for method in ways
+            if method != "simulated"
+            for finding in _findings(method, found)
+        ),
         series=(*_printed(), *_series(found, tuple(ways))),
         notes=(
             "In print is the formula, at titan-gemini's 2.72 GB/s: the paper does not tell the "
             "bandwidth of its figure.",
             "The formula of the server counts one direction, and the server among those that send: "
             "p. Ours gathers p-1 buffers and then sends p-1.",
+            *(_SIMULATED_NOTE if "simulated" in ways else ()),
             *(_EMULATED_NOTE if "emulated" in ways else ()),
         ),
     )
@@ -90,6 +106,15 @@ def _theory(exchange: str, ranks: int) -> float:
     from commbench.network.cost import price
 
     return price(exchange, ranks, WEIGHTS, load_cluster(CLUSTER)).seconds
+
+
+def _simulated(exchange: str, ranks: int) -> float | None:
+    from commbench.network.cluster import load_cluster
+    from commbench.network.simgrid import simulate
+
+    if ranks not in SIMULATED:
+        return None
+    return simulate(exchange, ranks, WEIGHTS, load_cluster(CLUSTER)).seconds
 
 
 def _emulated_way(file: Path) -> Way:
@@ -122,8 +147,10 @@ def _formula(label: str, ranks: int) -> float:
 
 def _cell(method: str, label: str, ranks: int, seconds: float) -> Cell:
     formula = _formula(label, ranks)
-    judged = label == "tree" and ranks > 1
-    note = "" if judged else "both directions, of p-1 ranks" if ranks > 1 else "nothing to send"
+    judged = label == "tree" and ranks > 1 and method != "simulated"
+    note = "both directions, of p-1 ranks" if ranks > 1 else "nothing to send"
+    if label == "tree" and ranks > 1:
+        note = "on a torus" if method == "simulated" else ""
     return Cell(
         *(f"{ranks} ranks", f"{label} (ms)", 1e3 * seconds),
         1e3 * formula if formula else None,
