@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from commbench.experiments import Results
-from commbench.figures import lines, spread
+from commbench.figures import lines, spread, winners
 from commbench.page.charts import DASHES, Chart, Trace, View, axis, band, line, log_axis, plain
 from commbench.page.paint import series_key
 from commbench.reproduce import Series
@@ -150,6 +150,29 @@ def _lines(*, series: Sequence[Series], panel: lines.Panel) -> View:
     return View(panel.title, traces, {"xaxis": axis(panel.x, **across), "yaxis": up})
 
 
+def _map(*, names: Sequence[str], title: str, series: Sequence[Series]) -> View:
+    """As `winners.draw`."""
+    traces = []
+    for one in series:
+        name = one.name.removesuffix(winners.NEAR)
+        traces.append(
+            line(
+                one.name,
+                series_key(names.index(name)),
+                one.x,
+                one.y,
+                mode="markers",
+                marker="s",
+                hollow=name != one.name,
+                hover="%{x} ranks, %{y:.4~g} bytes",
+            )
+        )
+    ticks = sorted({x for one in series for x in one.x})
+    shown = {"tickmode": "array", "tickvals": ticks, "ticktext": [f"{tick:g}" for tick in ticks]}
+    up = log_axis("bytes", [y for one in series for y in one.y])
+    return View(title, traces, {"xaxis": axis("ranks", type="log", **shown), "yaxis": up})
+
+
 # As in `lines`: theory is a line, what was had in another way stands on it as marks.
 _WAYS = {
     "theory": ("lines", "solid", "o"),
@@ -187,4 +210,5 @@ _DRAWN: dict[Any, Callable[..., View]] = {
     spread.draw_curves: _curves,
     spread.draw_choices: _choices,
     lines.draw: _lines,
+    winners.draw: _map,
 }

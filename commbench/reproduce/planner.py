@@ -10,6 +10,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+from commbench.figures.winners import NEAR
 from commbench.reproduce import Cell, Outcome, Series
 
 NEEDS = "nothing: computed in a minute"
@@ -23,7 +24,6 @@ _CANDIDATES = (
     *("double-tree", "hierarchical@group=node@outer=halving-doubling"),
 )
 _BAND = 0.1
-_NEAR = " (within 10 %)"
 
 
 def run() -> Outcome:
@@ -35,7 +35,7 @@ def run() -> Outcome:
             times = _times(cluster, ranks, SIZES)
             for size in SIZES:
                 first, margin = _winner(times, size)
-                name = first + (_NEAR if margin < _BAND else "")
+                name = first + (NEAR if margin < _BAND else "")
                 winners.setdefault(name, []).append((float(ranks), size))
         series += [
             Series(
@@ -62,40 +62,15 @@ def run() -> Outcome:
 
 def panels(outcome: Outcome) -> list[Callable[[Any], None]]:
     """A map for each kind of links."""
-    names = sorted({one.name.removesuffix(_NEAR) for one in outcome.series})
+    from commbench.figures import winners
+
+    names = winners.names_of(outcome.series)
     drawn: list[Callable[[Any], None]] = []
     for cluster in CLUSTERS:
         series = [one for one in outcome.series if one.panel == cluster]
-        drawn.append(partial(_draw, names=names, title=cluster, series=series))
+        title = f"Fastest on {cluster} (small and pale: within 10 %)"
+        drawn.append(partial(winners.draw, names=names, title=title, series=series))
     return drawn
-
-
-def _draw(axes: Any, names: list[str], title: str, series: list[Series]) -> None:
-    from commbench.figures.spread import COLOURS
-    from commbench.figures.style import legend_below
-
-    shown = set()
-    for one in series:
-        name = one.name.removesuffix(_NEAR)
-        sure = name == one.name
-        axes.scatter(
-            one.x,
-            one.y,
-            s=150 if sure else 60,
-            marker="s",
-            color=COLOURS[names.index(name) % len(COLOURS)],
-            alpha=1.0 if sure else 0.45,
-            label=None if name in shown else name,
-        )
-        shown.add(name)
-    axes.set_xscale("log", base=2)
-    axes.set_yscale("log")
-    axes.set_xticks(RANKS, [str(ranks) for ranks in RANKS])
-    axes.minorticks_off()
-    axes.set_xlabel("ranks")
-    axes.set_ylabel("bytes")
-    axes.set_title(f"Fastest on {title} (small and pale: within 10 %)")
-    legend_below(axes, 2)
 
 
 def _times(
