@@ -25,11 +25,15 @@ from commbench.matching import ProofError
 from commbench.network.cluster import Cluster, Link
 from commbench.network.program import Program, compile_program, without_collector
 from commbench.registry import Choice, parse_exchange
+from commbench.schedule import Terms
 
 # How a moment came to be, along the chain of messages that led to it: seconds, of them latencies,
 # messages, bytes sent, bytes added. Compared by seconds.
 Moment = tuple[float, float, int, float, float]
 _ZERO: Moment = (0.0, 0.0, 0, 0.0, 0.0)
+
+# Beyond so many ranks a formula, where a topology has one, stands for playing its schedules.
+_PLAYED = 4096
 
 
 @dataclass(frozen=True)
@@ -77,8 +81,17 @@ def price(
     nodes = cluster.nodes(ranks) if nodes is None else nodes
     choice = parse_exchange(exchange) if isinstance(exchange, str) else exchange
     chosen = choice.placed(nodes).scheduled(ranks).for_bytes(int(n_bytes), ranks)
+    if ranks > _PLAYED and cluster.ranks_per_node == 1 and (terms := chosen.terms(ranks)):
+        return _told(terms, n_bytes, cluster)
     with without_collector():
         return _played(_program(chosen.spec, ranks, tuple(nodes)), n_bytes, cluster)
+
+
+def _told(terms: Terms, n_bytes: float, cluster: Cluster) -> Price:
+    """What playing would come to, on links all alike."""
+    link, sent, added = cluster.between, float(terms.beta) * n_bytes, float(terms.gamma) * n_bytes
+    parts = (float(terms.alpha) * link.latency_s, sent * link.beta_s, added * cluster.gamma_s)
+    return Price(sum(parts), *parts, int(terms.alpha), sent, added)
 
 
 @functools.lru_cache(maxsize=8)

@@ -210,3 +210,13 @@ def test_thousands_of_ranks_are_one() -> None:
         told = price(spec, 4096, 1e8, links).seconds
         assert told == pytest.approx(terms.seconds(1e8, 5e-6, 1 / 6e9, 0.0), rel=1e-9)
     assert parse_exchange("ring").terms(100_000).alpha == Fraction(199_998)
+
+
+@pytest.mark.parametrize("spec", ["tree", "ring", "torus", "parameter-server", "hierarchical"])
+def test_beyond_thousands_a_formula_is_as_good(spec: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    links = cluster(5e-6, 1 / 6e9, 1 / 5e9)
+    played = price(spec, 100, 1e8, links)
+    monkeypatch.setattr("commbench.network.cost._PLAYED", 99)
+    told = price(spec, 100, 1e8, links)
+    assert vars(told) == pytest.approx(vars(played))
+    assert price(spec, 100_000, 1e8, links).seconds > told.seconds
