@@ -79,12 +79,19 @@ def price(
             cluster with fewer.
     """
     nodes = cluster.nodes(ranks) if nodes is None else nodes
-    choice = parse_exchange(exchange) if isinstance(exchange, str) else exchange
+    choice = _named(exchange) if isinstance(exchange, str) else exchange
     chosen = choice.placed(nodes).scheduled(ranks).for_bytes(int(n_bytes), ranks)
-    if ranks > _PLAYED and cluster.ranks_per_node == 1 and (terms := chosen.terms(ranks)):
+    alike = len(set(nodes)) == ranks  # no two share a node: all links are those between
+    if ranks > _PLAYED and alike and (terms := chosen.terms(ranks)):
         return _told(terms, n_bytes, cluster)
     with without_collector():
         return _played(_program(chosen.spec, ranks, tuple(nodes)), n_bytes, cluster)
+
+
+@functools.lru_cache(maxsize=256)
+def _named(spec: str) -> Choice:
+    """Looking through all installed packages takes longer than most prices."""
+    return parse_exchange(spec)
 
 
 def _told(terms: Terms, n_bytes: float, cluster: Cluster) -> Price:
@@ -97,7 +104,7 @@ def _told(terms: Terms, n_bytes: float, cluster: Cluster) -> Price:
 @functools.lru_cache(maxsize=8)
 def _program(spec: str, ranks: int, nodes: tuple[int, ...]) -> Program:
     """Schedules do not depend on the buffer's length, and take longest to make."""
-    return compile_program(parse_exchange(spec), ranks, nodes)
+    return compile_program(_named(spec), ranks, nodes)
 
 
 def _played(program: Program, n_bytes: float, cluster: Cluster) -> Price:
