@@ -21,6 +21,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import count
 
+from commbench.errors import UserError
 from commbench.matching import ProofError
 from commbench.network.cluster import Cluster, Link
 from commbench.network.program import Program, compile_program, without_collector
@@ -75,8 +76,8 @@ def price(
         nodes: the node of every rank; None where they fill one node after another.
 
     Raises:
-        UserError: an exchange without a schedule, one that does not run on so many ranks, or a
-            cluster with fewer.
+        UserError: an exchange without a schedule, one that does not run on so many ranks or whose
+            schedules do not fit together, or a cluster with fewer.
     """
     nodes = cluster.nodes(ranks) if nodes is None else nodes
     choice = _named(exchange) if isinstance(exchange, str) else exchange
@@ -84,8 +85,11 @@ def price(
     alike = len(set(nodes)) == ranks  # no two share a node: all links are those between
     if ranks > _PLAYED and alike and (terms := chosen.terms(ranks)):
         return _told(terms, n_bytes, cluster)
-    with without_collector():
-        return _played(_program(chosen.spec, ranks, tuple(nodes)), n_bytes, cluster)
+    try:
+        with without_collector():
+            return _played(_program(chosen.spec, ranks, tuple(nodes)), n_bytes, cluster)
+    except ProofError as error:
+        raise UserError(f"exchange {chosen.spec} is wrong on {ranks} ranks: {error}") from error
 
 
 @functools.lru_cache(maxsize=256)

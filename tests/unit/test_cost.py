@@ -9,7 +9,7 @@ from commbench.errors import UserError
 from commbench.network.cluster import Cluster, Link, load_cluster
 from commbench.network.cost import _program, price
 from commbench.registry import parse_exchange, topology_names
-from commbench.schedule import Grid, Op, Recv, Schedule, Send
+from commbench.schedule import WHOLE, Grid, Op, Recv, Round, Schedule, Send
 
 SIZES = [1, 2, 3, 5, 6, 7, 12, 16, 44, 100, 128]
 
@@ -191,6 +191,25 @@ def test_by_size_by_node_and_asynchronous() -> None:
     assert by_node == price("hierarchical@group=4", 8, 2048, links)
     served = price("sharded-server@servers=2", 8, 2048, links)
     assert price("ps-async@servers=2", 8, 2048, links) == served
+
+
+@pytest.mark.parametrize(
+    ("rank_0", "told"),
+    [
+        ([Round((Recv(WHOLE, 1),)), Round((Send(WHOLE, 1),))], "wait for each other for ever"),
+        ([Round((Recv(WHOLE, 1),))], "receives from 0 what it never sends"),
+        ([Round((Send(WHOLE, 1),))], "are sent and never received"),
+    ],
+)
+def test_schedules_that_do_not_fit(
+    rank_0: list[Round], told: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rank_1 = [Round((Recv(WHOLE, 0),)), Round((Send(WHOLE, 0),))]
+    both = [Schedule(tuple(rank_0)), Schedule(tuple(rank_1))]
+    monkeypatch.setattr("commbench.registry.Choice.schedule", lambda _, rank, size: both[rank])
+    monkeypatch.setattr("commbench.network.cost._program", _program.__wrapped__)
+    with pytest.raises(UserError, match=f"exchange tree is wrong on 2 ranks: .*{told}"):
+        price("tree", 2, 1024, cluster(1, 1, 1))
 
 
 def test_what_has_no_price() -> None:
