@@ -35,6 +35,8 @@ def _wiring(cluster: Cluster) -> str:
         told = " x ".join(map(str, layout.down))
         worst = max(layout.oversubscription, default=1.0)
         return f"fat tree {told}" + (f", {worst:g} to 1" if worst > 1 else "")
+    if layout.nodes == 1:
+        return "one node"
     return f"{layout.kind}, {layout.nodes} nodes" if layout.nodes else layout.kind
 
 

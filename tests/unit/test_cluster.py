@@ -30,7 +30,8 @@ def load(tmp_path: Path, text: str) -> Cluster:
 
 
 def test_the_shipped_clusters_are_whole_and_tell_their_sources() -> None:
-    assert {"titan-gemini", "dgx1-pascal", "big-basin", "p40-100g"} < set(cluster_names())
+    expected = {"titan-gemini", "dgx1-pascal", "big-basin", "p40-100g", "ethernet-1g", "local"}
+    assert expected < set(cluster_names())
     for name in cluster_names():
         cluster = load_cluster(name)
         assert cluster.name == name

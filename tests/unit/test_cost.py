@@ -9,7 +9,7 @@ from commbench.errors import UserError
 from commbench.network.cluster import Cluster, Link, load_cluster
 from commbench.network.cost import _program, price
 from commbench.registry import parse_exchange, topology_names
-from commbench.schedule import Grid, Op, Recv, Schedule, Send
+from commbench.schedule import WHOLE, Grid, Op, Recv, Round, Schedule, Send
 
 SIZES = [1, 2, 3, 5, 6, 7, 12, 16, 44, 100, 128]
 
@@ -193,6 +193,25 @@ def test_by_size_by_node_and_asynchronous() -> None:
     assert price("ps-async@servers=2", 8, 2048, links) == served
 
 
+@pytest.mark.parametrize(
+    ("rank_0", "told"),
+    [
+        ([Round((Recv(WHOLE, 1),)), Round((Send(WHOLE, 1),))], "wait for each other for ever"),
+        ([Round((Recv(WHOLE, 1),))], "receives from 0 what it never sends"),
+        ([Round((Send(WHOLE, 1),))], "are sent and never received"),
+    ],
+)
+def test_schedules_that_do_not_fit(
+    rank_0: list[Round], told: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rank_1 = [Round((Recv(WHOLE, 0),)), Round((Send(WHOLE, 0),))]
+    both = [Schedule(tuple(rank_0)), Schedule(tuple(rank_1))]
+    monkeypatch.setattr("commbench.registry.Choice.schedule", lambda _, rank, size: both[rank])
+    monkeypatch.setattr("commbench.network.cost._program", _program.__wrapped__)
+    with pytest.raises(UserError, match=f"exchange tree is wrong on 2 ranks: .*{told}"):
+        price("tree", 2, 1024, cluster(1, 1, 1))
+
+
 def test_what_has_no_price() -> None:
     with pytest.raises(UserError, match="native leaves its work to the MPI library"):
         price("native", 4, 1024, cluster(1, 1, 1))
@@ -210,3 +229,13 @@ def test_thousands_of_ranks_are_one() -> None:
         told = price(spec, 4096, 1e8, links).seconds
         assert told == pytest.approx(terms.seconds(1e8, 5e-6, 1 / 6e9, 0.0), rel=1e-9)
     assert parse_exchange("ring").terms(100_000).alpha == Fraction(199_998)
+
+
+@pytest.mark.parametrize("spec", ["tree", "ring", "torus", "parameter-server", "hierarchical"])
+def test_beyond_thousands_a_formula_is_as_good(spec: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    links = cluster(5e-6, 1 / 6e9, 1 / 5e9)
+    played = price(spec, 100, 1e8, links)
+    monkeypatch.setattr("commbench.network.cost._PLAYED", 99)
+    told = price(spec, 100, 1e8, links)
+    assert vars(told) == pytest.approx(vars(played))
+    assert price(spec, 100_000, 1e8, links).seconds > told.seconds

@@ -114,6 +114,15 @@ def numbers(name: str, method: str = "theory") -> dict[tuple[str, str], dict[str
     }
 
 
+def test_the_document_tells_of_each() -> None:
+    text = (ROOT / "docs" / "THEORY.md").read_text()
+    for name in reproduction_names():
+        if hasattr(load_reproduction(name), "run") and name != "firecaffe-table1":
+            assert f"`{name}`" in text
+    for name in DRAWN:
+        assert f"(../results/reproduce/{name}.png)" in text
+
+
 def test_firecaffes_hours() -> None:
     nin, googlenet = numbers("firecaffe-table2"), numbers("firecaffe-table3")
     # Computed for these rows with the bandwidth alone: 11.2, 6.06, 3.48, 22.3 and 10.9.
