@@ -37,9 +37,13 @@ from commbench.turns import turn_order
 from commbench.verify import require_proof
 
 _DTYPE, _ITEMSIZE = "float32", 4
+# Longer than the transport's own: over slow links nothing is gained by adding one segment while the
+# next arrives, and ranks that sleep answer each one late.
+_SEGMENT_BYTES = 4 << 20
 # Of what is no exchange: connecting, checking sums, whoever else uses the machine.
 _SPARE_S = 600.0
 _TIMES_THE_THEORY = 20
+_IDLE_SLEEP_S = 0.2
 # A rank that is through waits for the others at least as long as the links take.
 _TIMES_THE_LINKS = 5
 
@@ -162,6 +166,8 @@ class _Timings:
                 part = Job(comm, self._timeout_s(size))
                 self._size(part, number, size)
                 part.close()
+            # Whoever has nothing to do must not take the cores from those who have.
+            be_patient(_IDLE_SLEEP_S)
             wait_until(self.job.comm.Ibarrier().Test, self.patience_s, self._waits)
         return self.rows
 
@@ -216,14 +222,20 @@ class _Timings:
                 self.count,
                 lambda count, first: total(count, plan.workers, size, _DTYPE, first),
             )
-        exchange = Exchange(schedule, buffer, transport, timeout_s=part.timeout_s)
+        exchange = Exchange(
+            schedule,
+            buffer,
+            transport,
+            timeout_s=part.timeout_s,
+            segment_bytes=_SEGMENT_BYTES,
+        )
         repeats = self.timing.repeats(plan.transfer_s())
         return _Cell(place, choice, plan, buffer, exchange.run, expected, repeats)
 
     def _suit_waits(self, plan: Plan, size: int) -> float:
         shortest = plan.expected.shortest_message_bytes if plan.expected else self.timing.nbytes
         message_s = shortest / self.found.expected_bytes_per_s
-        sleep_s = self.timing.sleep_s(size, message_s, self.cores)
+        sleep_s = self.timing.sleep_s(size, message_s)
         be_patient(sleep_s)
         return sleep_s
 

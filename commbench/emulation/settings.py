@@ -39,12 +39,9 @@ class Timing:
             return self.iterations
         return max(1, min(self.iterations, int(self.row_seconds / theory_s)))
 
-    def sleep_s(self, ranks: int, message_s: float, cores: int) -> float:
-        """How late a wait may end: little beside a message, but all ranks' polls must be cheap."""
-        # A poll takes some 10 us with all that it wakes; all of them together may have a tenth of
-        # the cores.
-        cheap_s = ranks * 10e-6 / (0.1 * cores)
-        return max(cheap_s, min(2e-3, message_s / 50), 50e-6)
+    def sleep_s(self, ranks: int, message_s: float) -> float:
+        """How late a wait may end: little beside a message, but a hundred ranks poll less often."""
+        return max(ranks * 30e-6, min(2e-3, message_s / 25), 50e-6)
 
     def as_options(self) -> dict[str, object]:
         """Every option by name, as files store them."""

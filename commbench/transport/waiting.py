@@ -24,7 +24,9 @@ _SHORT_WAIT_SLEEP_S = 1e-3
 _LONGEST_SLEEP_S = 50e-3
 
 
-# Where ranks talk over links slower than this machine, a wait sleeps from the start, and never
+# Of a patient wait that has lasted: the kernel's buffers of a slow link hold what comes meanwhile.
+_PATIENT_LONGEST_S = 8e-3
+# Where ranks talk over links slower than this machine, a wait sleeps from the start, at first never
 # longer than so many seconds: nobody else would move what lies in the kernel's small buffers.
 PATIENCE = "COMMBENCH_LONGEST_SLEEP_S"
 
@@ -39,13 +41,19 @@ class _Manners:
 
     Attributes:
         yields: polls between which it only gives way.
-        longest_sleep_s: no sleep is longer.
+        longest_sleep_s: no sleep of a patient wait is longer, unless it lasts; else None.
         next_event: the moment, of `time.monotonic`, up to which polling is no use; inf if unknown.
     """
 
     yields: int = _FEWEST_YIELDS
-    longest_sleep_s: float = _LONGEST_SLEEP_S
+    longest_sleep_s: float | None = None
     next_event: Callable[[], float] = lambda: math.inf
+
+    def longest(self, waited_s: float) -> float:
+        """The longest sleep of a wait that has lasted so long."""
+        if self.longest_sleep_s is None:
+            return min(_LONGEST_SLEEP_S, max(_SHORT_WAIT_SLEEP_S, waited_s / 10))
+        return max(self.longest_sleep_s, min(_PATIENT_LONGEST_S, waited_s / 200))
 
 
 _manners = _Manners()
@@ -72,8 +80,7 @@ def wait_until(ready: Callable[[], bool], timeout_s: float, waiting_for: Callabl
         if waited_s > timeout_s:
             raise PeerTimeout(f"{waiting_for()}: nothing came within {timeout_s:g} s (--timeout)")
         time.sleep(max(0.0, min(pause, _manners.next_event() - start - waited_s)))
-        longest = min(_manners.longest_sleep_s, max(_SHORT_WAIT_SLEEP_S, waited_s / 10))
-        pause = min(2 * pause, longest)
+        pause = min(2 * pause, _manners.longest(waited_s))
 
 
 def share_cores(ranks: int) -> None:
@@ -97,7 +104,8 @@ def be_patient(longest_sleep_s: float, next_event: Callable[[], float] | None = 
     """Have this process's waits sleep from the start, because links and not cores are slow.
 
     Args:
-        longest_sleep_s: how late a wait may end, in seconds.
+        longest_sleep_s: how late a wait may end, in seconds; one that has lasted long, up
+            to a two-hundredth of that.
         next_event: tells the moment, of `time.monotonic`, at which something is known to come.
     """
     _manners.yields = _PATIENT_YIELDS
