@@ -71,24 +71,24 @@ def _time_steps(job: Job, sizes: list[str], rounds: int) -> Any:
 
 def _settings(arguments: list[str]) -> Settings:
     """Of `commbench train` with these arguments, for ring."""
-    from commbench.cli.options import take_topology_options
+    from dataclasses import fields
+
     from commbench.cli.train import command
     from commbench.course import Settings
     from commbench.registry import parse_exchange
     from commbench.units import Window
     from commbench.wire import parse_wire
 
-    options = dict(command.make_context("train", [*arguments, "--exchange", "ring"]).params)
-    take_topology_options(options)
-    for name in ("staleness", "tuning", "warm_start"):
-        del options[name]
-    return Settings(
-        exchange=parse_exchange(options.pop("exchange")),
-        wire=parse_wire(options.pop("wire")),
-        trace_steps=Window.parse(options.pop("trace_steps")),
-        timeout_s=options.pop("timeout"),
-        **options,
-    )
+    given = command.make_context("train", [*arguments, "--exchange", "ring"]).params
+    made = {
+        **given,
+        "exchange": parse_exchange(given["exchange"]),
+        "wire": parse_wire(given["wire"]),
+        "trace_steps": Window.parse(given["trace_steps"]),
+        "timeout_s": given["timeout"],
+    }
+    # The command has options besides, which it settles itself.
+    return Settings(**{field.name: made[field.name] for field in fields(Settings)})
 
 
 def _bare(run: Run) -> Callable[[int], None]:
