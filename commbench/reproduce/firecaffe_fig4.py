@@ -203,10 +203,11 @@ def _printed() -> list[Series]:
 def _series(found: dict[tuple[str, str, int], float], ways: tuple[str, ...]) -> list[Series]:
     made = []
     for method in ways:
-        some = tuple(p for p in RANKS[1:] if (method, "tree", p) in found)
         for label in EXCHANGES:
+            some = tuple(p for p in RANKS[1:] if (method, label, p) in found)
             times = tuple(found[method, label, p] for p in some)
             made.append(Series(label, some, times, "time", method))
+        some = tuple(p for p in RANKS[1:] if (method, "tree", p) in found)
         ratios = tuple(
             found[method, "parameter server", p] / found[method, "tree", p] for p in some
         )
