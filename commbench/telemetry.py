@@ -76,6 +76,7 @@ class Telemetry:
             self._comm: MPI.Intracomm = job.comm.Dup()
         self._rows: list[Row] = []
         self._sending: list[tuple[MPI.Request, Any]] = []
+        self._coming: list[tuple[int, MPI.Request, Row]] = []
         self._last = time.monotonic()
         self._open = set(range(1, job.size))
 
@@ -120,11 +121,19 @@ class Telemetry:
         self._last = time.monotonic()
 
     def _collect(self) -> None:
+        # Never to wait here for a long message: its sender may be waiting for this rank meanwhile,
+        # in an exchange through shared memory, where it does not call the library that sends it.
         status = MPI.Status()
-        while self._comm.Iprobe(MPI.ANY_SOURCE, _TAG, status):
-            source = status.Get_source()
+        while message := self._comm.Improbe(MPI.ANY_SOURCE, _TAG, status):
             block = np.empty(status.Get_count(MPI.DOUBLE))
-            self._comm.Recv(block, source, _TAG)
+            self._coming.append((status.Get_source(), message.Irecv(block), block))
+        coming, self._coming = self._coming, []
+        late = set()
+        for source, request, block in coming:
+            if source in late or not request.Test():
+                late.add(source)
+                self._coming.append((source, request, block))
+                continue
             for row in block.reshape(-1, _COLUMNS):
                 if np.isnan(row[0]):
                     self._open.discard(source)

@@ -38,7 +38,7 @@ OPTIMIZERS = {
     "caffe-sgd": 'kind = "caffe-sgd"\nmomentum_correction = true',
     "sgd": 'kind = "sgd"\nnesterov = true',
     "lars": 'kind = "lars"\nskip = ["bias", "norm"]',
-    "lars-clip": 'kind = "lars-clip"',
+    "lars-clip": 'kind = "lars-clip"\ntrust = 1e-7',
     "rmsprop-sgd": 'kind = "rmsprop-sgd"\ncenter = 3\nperiod = 2',
     "adam": 'kind = "adam"',
 }

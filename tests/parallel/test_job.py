@@ -89,5 +89,34 @@ def test_telemetry_brings_every_row_to_rank_0_in_order(job: Job) -> None:
         assert all(repr(row) == repr(took(rank, step)) for step, row in own)
 
 
+def test_rank_0_waits_for_no_rows_and_keeps_their_order(job: Job) -> None:
+    """Their sender may be waiting for rank 0, in an exchange that does not move its message."""
+
+    class Request:
+        done = True
+
+        def Test(self) -> bool:
+            return self.done
+
+    def block(*steps: int) -> np.ndarray:
+        return np.concatenate([one.row(step) for step in steps])
+
+    rows: list[tuple[int, int]] = []
+    telemetry = Telemetry(job, lambda rank, step, took: rows.append((rank, step)))
+    one = Took(0.0, np.zeros(len(PHASES)), 0.0, 0.0, 0.0)
+    late = Request()
+    late.done = False
+    telemetry._coming = [
+        (1, late, block(0, 1)),
+        (1, Request(), block(2)),
+        (2, Request(), block(0)),
+    ]
+    telemetry._collect()
+    assert rows == [(2, 0)]
+    late.done = True
+    telemetry._collect()
+    assert rows == [(2, 0), (1, 0), (1, 1), (1, 2)]
+
+
 def test_ranks_of_one_node_have_one_clock(job: Job) -> None:
     assert clock_offset(job) == 0
