@@ -95,7 +95,7 @@ def test_rank_0_waits_for_no_rows_and_keeps_their_order(job: Job) -> None:
     class Request:
         done = True
 
-        def Test(self) -> bool:
+        def Test(self) -> bool:  # noqa: N802, MPI names it so
             return self.done
 
     def block(*steps: int) -> np.ndarray:
