@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from commbench.cli.options import timeout_option
 from commbench.errors import UserError
 from commbench.transport import TRANSPORTS
 
@@ -58,14 +59,7 @@ _SMALLEST = 64
     show_default=True,
     help="Measurements of every size, eight messages each; the median counts.",
 )
-@click.option(
-    "--timeout",
-    type=click.FloatRange(min=0, min_open=True),
-    default=300.0,
-    show_default=True,
-    metavar="SECONDS",
-    help="Longest wait for a peer; then the job ends.",
-)
+@timeout_option("Longest wait for a peer; then the job ends.")
 def command(
     *, output: Path, transport: str, device: str, maxbytes: str, iters: int, timeout: float
 ) -> None:

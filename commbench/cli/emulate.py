@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from commbench.cli.options import output_options
+from commbench.cli.options import output_options, timeout_option
 from commbench.cli.sweep import Size
 
 if TYPE_CHECKING:
@@ -72,14 +72,7 @@ if TYPE_CHECKING:
     type=Size(),
     help="What a link sends at once after a pause, for nothing. [default: 16K, or a packet]",
 )
-@click.option(
-    "--timeout",
-    type=click.FloatRange(min=0, min_open=True),
-    default=300.0,
-    show_default=True,
-    metavar="SECONDS",
-    help="Longest wait for a peer.",
-)
+@timeout_option("Longest wait for a peer.")
 @output_options
 @click.argument("command_line", nargs=-1, type=click.UNPROCESSED, metavar="[-- COMMAND...]")
 def command(**options: Any) -> None:

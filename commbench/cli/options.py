@@ -92,6 +92,18 @@ def take_transport(options: dict[str, Any]) -> str:
     return emulated
 
 
+def timeout_option(what: str) -> Callable[[F], F]:
+    """``--timeout``: the longest wait; `what` is its help."""
+    return click.option(
+        "--timeout",
+        type=click.FloatRange(min=0, min_open=True),
+        default=300.0,
+        show_default=True,
+        metavar="SECONDS",
+        help=what,
+    )
+
+
 def cluster_option(function: F) -> F:
     """``--cluster``: what the cost model says is told beside what was measured."""
     return click.option(
@@ -133,13 +145,8 @@ def exchange_options(function: F) -> F:
             help="What `commbench tune` found, for --exchange auto. "
             "[default: ~/.cache/commbench/tuning.json]",
         ),
-        click.option(
-            "--timeout",
-            type=click.FloatRange(min=0, min_open=True),
-            default=300.0,
-            show_default=True,
-            metavar="SECONDS",
-            help="Longest wait for a peer; then the job ends and names rank, round and peer.",
+        timeout_option(
+            "Longest wait for a peer; then the job ends and names rank, round and peer."
         ),
         click.option(
             "--device",

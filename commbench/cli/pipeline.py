@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from commbench.cli.options import augment_on_option, loaders_option, output_options
+from commbench.cli.options import augment_on_option, loaders_option, output_options, timeout_option
 from commbench.errors import UserError
 from commbench.launcher import launched_size
 
@@ -76,14 +76,7 @@ def _batches(_: click.Context, __: click.Parameter, text: str) -> tuple[int, ...
     "--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True,
     help="Where the model is trained.",
 )  # fmt: skip
-@click.option(
-    "--timeout",
-    type=click.FloatRange(min=0, min_open=True),
-    default=300.0,
-    show_default=True,
-    metavar="SECONDS",
-    help="Longest wait for a batch.",
-)
+@timeout_option("Longest wait for a batch.")
 @output_options
 @click.option(
     "--plot",
