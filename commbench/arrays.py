@@ -129,6 +129,7 @@ class NumpyArrays:
     def __init__(self, kind: ElementType) -> None:
         """Serve buffers of this element type."""
         self.kind = kind
+        self._narrow = kind.wire != kind.work
 
     def wire_empty(self, count: int) -> Array:  # noqa: D102
         return np.empty(count, self.kind.wire)
@@ -151,31 +152,43 @@ class NumpyArrays:
         return wire.copy()
 
     def decode(self, wire: Array, work: Array) -> None:  # noqa: D102
-        if self.kind.wire != self.kind.work:
+        if self._narrow:
             np.copyto(work, wire, casting="unsafe")
 
     def encode(self, work: Array, wire: Array) -> None:  # noqa: D102
-        if self.kind.wire != self.kind.work:
+        if self._narrow:
             np.copyto(wire, work, casting="unsafe")
 
     def add(self, work: Array, wire: Array) -> None:  # noqa: D102
-        if self.kind.wire == self.kind.work:
-            np.add(work, wire, out=work)
-        else:
+        if self._narrow:
             np.add(work, wire.astype(self.kind.work), out=work)
+        else:
+            np.add(work, wire, out=work)
 
     def add_all(  # noqa: D102
         self, work: Array, wire: Array, terms: list[Array], answers: list[Array]
     ) -> None:
-        block = max(1, _BLOCK_BYTES // self.kind.itemsize)
-        for first in range(0, len(work), block):
-            part = slice(first, first + block)
-            into, rounded = work[part], wire[part]
-            for term in terms:
-                self.add(into, term[part])
-            self.encode(into, rounded)
-            for answer in answers:
-                self.assign(answer[part], rounded)
+        step = max(1, _BLOCK_BYTES // self.kind.itemsize)
+        if len(work) <= step:
+            self._add_block(work, wire, terms, answers)
+            return
+        for first in range(0, len(work), step):
+            block = slice(first, first + step)
+            self._add_block(
+                work[block],
+                wire[block],
+                [term[block] for term in terms],
+                [answer[block] for answer in answers],
+            )
+
+    def _add_block(
+        self, work: Array, wire: Array, terms: list[Array], answers: list[Array]
+    ) -> None:
+        for term in terms:
+            self.add(work, term)
+        self.encode(work, wire)
+        for answer in answers:
+            self.assign(answer, wire)
 
     def to_host(self, wire: Array, slot: Bytes | None) -> Bytes:  # noqa: D102
         view: Bytes = wire.view(np.uint8)

@@ -95,6 +95,8 @@ def _once(job: Job, arrays: Arrays, inputs: Array, candidate: Candidate, *, chec
     start = perf_counter()
     candidate.run()
     seconds = perf_counter() - start
+    # Where ranks share cores, one that checks would take the core of one still to be timed.
+    job.barrier()
     if check and candidate.expected is not None:
         candidate.wrong += arrays.differences(candidate.buffer, candidate.expected)
     return seconds

@@ -96,7 +96,12 @@ class LoopbackTransport:
 
         return start
 
-    def receive(self, count: int, source: int, into: Array | None = None) -> Incoming:
+    def receiver(
+        self, count: int, source: int, into: Array | None = None
+    ) -> Callable[[], Incoming]:
+        return lambda: self.receive(count, source, into)
+
+    def receive(self, count: int, source: int, into: Array | None) -> Incoming:
         with self.wires.lock:
             wire = self.wires.sent[source, self.rank]
         number = self.received[source]

@@ -102,7 +102,7 @@ class Server:
                 self._act(self._ledger.handle(message))
                 continue
             pieces = cuts(self._whole, message.worker, self._transport)
-            incoming = [self._transport.receive(b - a, message.worker) for a, b in pieces]
+            incoming = [self._transport.receiver(b - a, message.worker)() for a, b in pieces]
             self._coming[message.worker] = (message, incoming)
         for worker, (message, incoming) in list(self._coming.items()):
             if all(one.ready() for one in incoming):

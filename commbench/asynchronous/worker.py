@@ -67,7 +67,7 @@ class Worker:
             (
                 server,
                 [
-                    self._transport.receive(stop - start, server, self._weights[start:stop])
+                    self._transport.receiver(stop - start, server, self._weights[start:stop])()
                     for start, stop in pieces
                 ],
             )

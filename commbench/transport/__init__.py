@@ -12,6 +12,9 @@ if TYPE_CHECKING:
     from commbench.job import Job
     from commbench.transport.link import Link
 
+Question = Callable[[], bool]
+"""Asked again and again until it is true; never blocks."""
+
 
 class Incoming(Protocol):
     """A message on its way to this rank.
@@ -57,9 +60,7 @@ class Transport(Protocol):
     def lends(self, peer: int) -> bool:
         """Whether this rank and `peer` can write into each other's allocated arrays."""
 
-    def sender(
-        self, data: Array, to: int, *, lend: bool = False
-    ) -> Callable[[bool], Callable[[], bool]]:
+    def sender(self, data: Array, to: int, *, lend: bool = False) -> Callable[[bool], Question]:
         """Prepare to send a wire array, as often as wanted.
 
         Args:
@@ -73,8 +74,20 @@ class Transport(Protocol):
             receiver's memory already, because it had lent them.
         """
 
-    def receive(self, count: int, source: int, into: Array | None = None) -> Incoming:
-        """Start receiving `count` wire elements, into `into` or memory of the transport's own."""
+    def receiver(
+        self, count: int, source: int, into: Array | None = None
+    ) -> Callable[[], Incoming]:
+        """Prepare to receive `count` wire elements, as often as wanted.
+
+        Args:
+            count: how many.
+            source: the sender.
+            into: where they are wanted; None leaves it to the transport.
+
+        Returns:
+            What starts receiving. It may give the same object every time: each message is released
+            before the next one of the same preparation is begun.
+        """
 
     def all_reduce(self, data: Array) -> None:
         """Sum a wire array over all ranks in place, by the library's own algorithm."""

@@ -126,10 +126,13 @@ class EmulatedTransport:
 
         return start
 
-    def receive(self, count: int, source: int, into: Array | None = None) -> Incoming:
-        """Start receiving."""
-        below = self._below.receive(count, source, into)
-        return _Arriving(self, below, count * self.arrays.kind.itemsize, source)
+    def receiver(
+        self, count: int, source: int, into: Array | None = None
+    ) -> Callable[[], Incoming]:
+        """Prepare to receive."""
+        below = self._below.receiver(count, source, into)
+        nbytes = count * self.arrays.kind.itemsize
+        return lambda: _Arriving(self, below(), nbytes, source)
 
     def all_reduce(self, data: Array) -> None:
         """Refused: nobody knows what the library sends.

@@ -11,6 +11,7 @@ from __future__ import annotations
 import mmap
 import os
 import platform
+from array import array
 from collections import deque
 from collections.abc import Callable
 from functools import partial
@@ -19,6 +20,7 @@ from typing import NamedTuple
 from mpi4py import MPI
 
 from commbench.job import Job
+from commbench.transport import Question
 
 # A slot is a cache line of eight words: the token's number, its four words, who took it.
 _SLOTS = 16
@@ -32,7 +34,7 @@ class _Full(NamedTuple):
     """A token that waits for a free slot."""
 
     number: int
-    token: Token
+    token: memoryview
 
 
 class Mailbox:
@@ -57,17 +59,22 @@ class Mailbox:
         self._from = {rank: _In(words[job.rank], place[rank], barrier) for rank in ranks}
         self._held_back: list[_Out] = []
 
-    def post(self, to: int, token: Token) -> Callable[[], bool]:
-        """Send a token; returns the question whether the receiver is done with it."""
+    def poster(self, to: int, token: Token) -> Callable[[], Question]:
+        """Prepare a token: what sends it, and returns the question whether the receiver is done."""
         lane = self._to[to]
-        number = lane.post(token)
-        if lane.backlog and lane not in self._held_back:
-            self._held_back.append(lane)
-        return partial(self._taken, lane, number)
+        words = memoryview(array("q", token))
 
-    def expect(self, source: int) -> Letter:
-        """The next token from a rank that has not been expected yet."""
-        return self._from[source].expect()
+        def post() -> Question:
+            number = lane.post(words)
+            if lane.backlog and lane not in self._held_back:
+                self._held_back.append(lane)
+            return partial(self._taken, lane, number)
+
+        return post
+
+    def letter(self, source: int) -> Letter:
+        """For tokens from a rank, one at a time."""
+        return Letter(self._from[source])
 
     def progress(self) -> None:
         """Go on with what other ranks may wait for, while this one waits."""
@@ -97,7 +104,7 @@ class _Out:
         self._last = 0
         self.backlog: deque[_Full] = deque()
 
-    def post(self, token: Token) -> int:
+    def post(self, token: memoryview) -> int:
         self._last = number = self._last + 1
         if self.backlog or not self._write(number, token):
             self.backlog.append(_Full(number, token))
@@ -116,11 +123,11 @@ class _Out:
             self._fence()
         return True
 
-    def _write(self, number: int, token: Token) -> bool:
+    def _write(self, number: int, token: memoryview) -> bool:
         words, at = self._words, self._base + number % _SLOTS * _WORDS
         if words[at + _TAKEN] < number - _SLOTS:
             return False
-        words[at + 1], words[at + 2], words[at + 3], words[at + 4] = token
+        words[at + 1 : at + 5] = token
         if self._fence:
             self._fence()
         words[at] = number
@@ -130,27 +137,27 @@ class _Out:
 class _In:
     """The receiving end of a lane."""
 
-    __slots__ = ("_base", "_fence", "_last", "_words")
+    __slots__ = ("base", "fence", "last", "words")
 
     def __init__(self, words: memoryview, base: int, fence: Callable[[], None] | None) -> None:
-        self._words, self._base, self._fence = words, base, fence
-        self._last = 0
-
-    def expect(self) -> Letter:
-        self._last += 1
-        at = self._base + self._last % _SLOTS * _WORDS
-        return Letter(self._words, at, self._last, self._fence)
+        self.words, self.base, self.fence = words, base, fence
+        self.last = 0  # the number of the last token that has been expected
 
 
 class Letter:
-    """A token on its way to this rank."""
+    """A token on its way to this rank, and after it another one."""
 
-    __slots__ = ("_at", "_fence", "_number", "_words")
+    __slots__ = ("_at", "_fence", "_lane", "_number", "_words")
 
-    def __init__(
-        self, words: memoryview, at: int, number: int, fence: Callable[[], None] | None
-    ) -> None:
-        self._words, self._at, self._number, self._fence = words, at, number, fence
+    def __init__(self, lane: _In) -> None:
+        self._lane, self._words, self._fence = lane, lane.words, lane.fence
+        self._at = self._number = 0
+
+    def expect(self) -> None:
+        """From here on it is the next token of the lane that nobody has expected yet."""
+        lane = self._lane
+        lane.last = self._number = number = lane.last + 1
+        self._at = lane.base + number % _SLOTS * _WORDS
 
     def here(self) -> bool:
         """Whether it has arrived."""
@@ -160,10 +167,14 @@ class Letter:
             self._fence()
         return True
 
+    def told(self) -> bytes:
+        """Its words, once it is here, in a form that is quickly compared."""
+        return self._words[self._at + 1 : self._at + 5].tobytes()
+
     def read(self) -> Token:
         """Its words, once it is here."""
-        words, at = self._words, self._at
-        return words[at + 1], words[at + 2], words[at + 3], words[at + 4]
+        first, second, third, fourth = self._words[self._at + 1 : self._at + 5].tolist()
+        return first, second, third, fourth
 
     def done(self) -> None:
         """Tell the sender that it, and what it is about, has been read."""

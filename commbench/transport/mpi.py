@@ -6,11 +6,11 @@ import os
 import time
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
 from mpi4py import MPI
-from numpy.typing import NDArray
 
 from commbench.arrays import Array, Arrays
 from commbench.job import Job
@@ -132,7 +132,10 @@ class MPITransport:
         in_turn = os.environ.get(IN_TURN)
         self._port = _Port(float(in_turn)) if in_turn else None
         self._operator: MPI.Op | None = None
-        self._in_all_reduce = f"rank {job.rank} waits in MPI_Allreduce for its peers"
+        self._plain = arrays.kind.wire == arrays.kind.work
+        self._in_all_reduce = job.watchdog.guard(
+            f"rank {job.rank} waits in MPI_Allreduce for its peers"
+        )
 
     def allocate(self, count: int) -> Array:
         """A new wire array of zeros; MPI sends from anywhere."""
@@ -174,6 +177,12 @@ class MPITransport:
         test: Callable[[], bool] = self.comm.Isend([data.view(np.uint8), MPI.BYTE], to, TAG).Test
         return test
 
+    def receiver(
+        self, count: int, source: int, into: Array | None = None
+    ) -> Callable[[], Incoming]:
+        """Prepare to `receive`."""
+        return partial(self.receive, count, source, into)
+
     def receive(self, count: int, source: int, into: Array | None = None) -> Incoming:
         """Start an Irecv."""
         own = into is None
@@ -214,16 +223,14 @@ class MPITransport:
         16-bit elements have no portable MPI type: the library's algorithm then runs with our own
         operator, which adds in float32 and rounds after every addition.
         """
-        self.all_reduce_by_mpi(data)
-
-    def all_reduce_by_mpi(self, values: NDArray[Any]) -> None:
-        """MPI_Allreduce of wire elements that MPI can reach, in place."""
-        kind = self.arrays.kind
-        step = _LARGEST_ALLREDUCE_BYTES // kind.itemsize
-        with self._job.watchdog.guard(self._in_all_reduce):
-            for start in range(0, len(values), step):
-                part = values[start : start + step]
-                if kind.wire == kind.work:
+        with self._in_all_reduce:
+            if self._plain and data.nbytes <= _LARGEST_ALLREDUCE_BYTES:
+                self.comm.Allreduce(MPI.IN_PLACE, data)
+                return
+            step = _LARGEST_ALLREDUCE_BYTES // self.arrays.kind.itemsize
+            for start in range(0, len(data), step):
+                part = data[start : start + step]
+                if self._plain:
                     self.comm.Allreduce(MPI.IN_PLACE, part)
                 else:
                     words = [part.view(np.uint16), MPI.UINT16_T]

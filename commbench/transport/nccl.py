@@ -84,7 +84,9 @@ class NcclTransport:
         """Not by NCCL: a message of one round would wait for those of others."""
         raise NotImplementedError("NCCL moves messages in rounds: commbench.grouped")
 
-    def receive(self, count: int, source: int, into: Array | None = None) -> Incoming:
+    def receiver(
+        self, count: int, source: int, into: Array | None = None
+    ) -> Callable[[], Incoming]:
         """As `sender`."""
         raise NotImplementedError("NCCL moves messages in rounds: commbench.grouped")
 

@@ -12,8 +12,8 @@ import numpy as np
 
 from commbench.arrays import Array, Arrays
 from commbench.job import Job
-from commbench.transport import Incoming
-from commbench.transport.mailbox import Letter, Mailbox, share
+from commbench.transport import Incoming, Question
+from commbench.transport.mailbox import Mailbox, share
 from commbench.transport.mpi import MPITransport
 
 # What a token says: which shared buffer, first byte, number of bytes, and what they are for.
@@ -50,7 +50,7 @@ class SharedMemoryTransport:
         self._own: list[tuple[int, int]] = []  # this rank's part of each: first address and end
         self._views: dict[tuple[int, int, int, int], Array] = {}
         # Questions whether the other transport is through with something: asking keeps it going.
-        self._on_their_way: list[Callable[[], bool]] = []
+        self._on_their_way: list[Question] = []
 
     def allocate(self, count: int) -> Array:
         """A new wire array of `count` zeros that the node's ranks share; collective."""
@@ -93,36 +93,42 @@ class SharedMemoryTransport:
         """Ranks of a node can write into each other's buffers."""
         return peer in self._near
 
-    def sender(
-        self, data: Array, to: int, *, lend: bool = False
-    ) -> Callable[[bool], Callable[[], bool]]:
+    def sender(self, data: Array, to: int, *, lend: bool = False) -> Callable[[bool], Question]:
         """Prepare a token for elements that the peer will read in place."""
         if to not in self._near:
             far = self._far.sender(data, to)
             return lambda answered: self._watched(far(answered))
         number, offset = self._place(data)
         if number == _PRIVATE:
-            token = (_PRIVATE, 0, data.nbytes, _PLAIN)
-            return lambda answered: self._send_private(data, to, token)
-        told = (number, offset, data.nbytes, _LENT if lend else _PLAIN)
-        answer = (number, offset, data.nbytes, _ANSWERED)
+            post = self.mailbox.poster(to, (_PRIVATE, 0, data.nbytes, _PLAIN))
+            return lambda answered: self._send_private(data, to, post)
+        tell = self.mailbox.poster(to, (number, offset, data.nbytes, _LENT if lend else _PLAIN))
+        answer = self.mailbox.poster(to, (number, offset, data.nbytes, _ANSWERED))
+        settle, all_posted = self.settle, self._all_posted
 
-        def start(answered: bool) -> Callable[[], bool]:
-            self.settle()
+        def start(answered: bool) -> Question:
+            settle()
             if not answered:
-                return self.mailbox.post(to, told)
-            self.mailbox.post(to, answer)
-            return self._all_posted
+                return tell()
+            answer()
+            return all_posted
 
         return start
 
-    def receive(self, count: int, source: int, into: Array | None = None) -> Incoming:
-        """Await a token, and read from where it points."""
+    def receiver(
+        self, count: int, source: int, into: Array | None = None
+    ) -> Callable[[], Incoming]:
+        """Prepare to await a token, and to read from where it points."""
         if source in self._near:
-            return _Pointed(self, count, source, into)
-        incoming = self._far.receive(count, source, into)
-        self._watched(incoming.ready)
-        return incoming
+            return _Pointed(self, count, source, into).expected
+        far = self._far.receiver(count, source, into)
+
+        def start() -> Incoming:
+            incoming = far()
+            self._watched(incoming.ready)
+            return incoming
+
+        return start
 
     def all_reduce(self, data: Array) -> None:
         """The other transport's own all-reduce."""
@@ -146,7 +152,7 @@ class SharedMemoryTransport:
         self.mailbox.progress()
         return self.mailbox.idle
 
-    def _watched(self, question: Callable[[], bool]) -> Callable[[], bool]:
+    def _watched(self, question: Question) -> Question:
         if len(self._on_their_way) > _MANY:
             self._ask_far()
         self._on_their_way.append(question)
@@ -156,10 +162,8 @@ class SharedMemoryTransport:
         """Receive the elements of a peer's message that do not lie in shared memory."""
         return self._far.receive(count, source, into)
 
-    def _send_private(
-        self, data: Array, to: int, token: tuple[int, int, int, int]
-    ) -> Callable[[], bool]:
-        taken = self.mailbox.post(to, token)
+    def _send_private(self, data: Array, to: int, post: Callable[[], Question]) -> Question:
+        taken = post()
         sent = self._watched(self._far.send(data, to))
         return lambda: sent() and taken()
 
@@ -173,9 +177,12 @@ class SharedMemoryTransport:
 
 
 class _Pointed:
-    """A message from a rank of this node."""
+    """A message from a rank of this node, one at a time."""
 
-    __slots__ = ("_count", "_into", "_letter", "_private", "_source", "_transport", "lent")
+    __slots__ = (
+        *("_answered", "_count", "_into", "_letter", "_private", "_settle", "_source", "_there"),
+        *("_told", "_transport", "lent"),
+    )
 
     def __init__(
         self, transport: SharedMemoryTransport, count: int, source: int, into: Array | None
@@ -184,10 +191,22 @@ class _Pointed:
         self._count = count
         self._source = source
         self._into = into
-        self._letter: Letter = transport.mailbox.expect(source)
+        self._settle = transport.settle
+        self._letter = transport.mailbox.letter(source)
         self._private: Incoming | None = None
+        # What the token said, mostly the same every time, and what follows from it: where the
+        # elements are, if they are here, and whether they have been written where they are wanted.
+        self._told = b""
+        self._there: Array | None = None
+        self._answered = False
         # The sender's elements, where the answer may be written.
         self.lent: Array | None = None
+
+    def expected(self) -> Incoming:
+        """The next message."""
+        self._letter.expect()
+        self._private = None
+        return self
 
     def ready(self) -> bool:
         """Whether the elements can be read."""
@@ -195,25 +214,30 @@ class _Pointed:
             if not self._letter.here():
                 self._transport.mailbox.progress()
                 return False
-            number, offset, nbytes, kind = self._letter.read()
-            if number != _PRIVATE:
-                if kind == _LENT:
-                    self.lent = self._transport.at(self._source, number, offset, nbytes)
+            told = self._letter.told()
+            if told != self._told:
+                self._understand(told)
+            if self._there is not None:
                 return True
             self._private = self._transport.private(self._count, self._source, self._into)
         return self._private.ready()
+
+    def _understand(self, told: bytes) -> None:
+        number, offset, nbytes, kind = self._letter.read()
+        self._told, self._answered = told, kind == _ANSWERED
+        self._there = None
+        if number != _PRIVATE:
+            self._there = self._transport.at(self._source, number, offset, nbytes)
+        self.lent = self._there if kind == _LENT else None
 
     def data(self) -> Array:
         """The elements: the sender's own memory, or where the executor wanted them."""
         if self._private is not None:
             return self._private.data()
-        number, offset, nbytes, kind = self._letter.read()
-        if kind == _ANSWERED:
-            return self._into
-        there = self._transport.at(self._source, number, offset, nbytes)
         if self._into is None:
-            return there
-        self._transport.arrays.assign(self._into, there)
+            return self._there
+        if not self._answered:
+            self._transport.arrays.assign(self._into, self._there)
         return self._into
 
     def release(self) -> None:
@@ -221,5 +245,5 @@ class _Pointed:
         if self._private is not None:
             self._private.release()
         else:
-            self._transport.settle()
+            self._settle()
         self._letter.done()

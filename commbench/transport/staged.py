@@ -115,7 +115,7 @@ class StagedTransport(MPITransport):
         """MPI_Allreduce of a copy in pinned memory."""
         slot = self.pinned(data.nbytes)
         host = self.arrays.to_host(data, slot)
-        self.all_reduce_by_mpi(host.view(self.arrays.kind.wire))
+        super().all_reduce(host.view(self.arrays.kind.wire))
         self.arrays.from_host(host, data)
         self._give_back(slot)
 

@@ -130,8 +130,12 @@ class Watchdog:
         self._thread.start()
 
     def guard(self, what: str) -> AbstractContextManager[None]:
-        """Limit the time of the block; `what` completes "rank 3 waited for ..."."""
-        return _Guard(self, time.monotonic() + self._timeout_s, what)
+        """Limits the time of a block, or of one after another.
+
+        Args:
+            what: completes "rank 3 waited for ...".
+        """
+        return _Guard(self, self._timeout_s, what)
 
     def close(self) -> None:
         """End the thread."""
@@ -151,15 +155,16 @@ class Watchdog:
 class _Guard(AbstractContextManager[None]):
     """A block of a watchdog; as `contextlib` would write it, without its microseconds."""
 
-    __slots__ = ("_inner", "_outer", "_watchdog")
+    __slots__ = ("_outer", "_timeout_s", "_watchdog", "_what")
 
-    def __init__(self, watchdog: Watchdog, deadline: float, what: str) -> None:
+    def __init__(self, watchdog: Watchdog, timeout_s: float, what: str) -> None:
         self._watchdog = watchdog
-        self._inner = (deadline, what)
+        self._timeout_s = timeout_s
+        self._what = what
 
     def __enter__(self) -> None:
         self._outer = self._watchdog.guarded
-        self._watchdog.guarded = self._inner
+        self._watchdog.guarded = time.monotonic() + self._timeout_s, self._what
 
     def __exit__(self, *raised: object) -> None:
         self._watchdog.guarded = self._outer
