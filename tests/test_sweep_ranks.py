@@ -21,7 +21,7 @@ from commbench.cli import main
 run = exchange.Exchange.run
 def corrupt(self):
     run(self)
-    if self._transport.rank == 1 and len(self._wire) > 2:
+    if self._rank == 1 and len(self._wire) > 2:
         self._wire[2] += 1
 exchange.Exchange.run = corrupt
 sys.argv = ["commbench", *sys.argv[1:]]
