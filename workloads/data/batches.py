@@ -51,8 +51,8 @@ class _Batch:
             whole = (encoded.width, encoded.height)
             random = None if self.keys is None else _numbers.of(int(self.keys[part]))
             drawn = draw(self.pictures.how, *whole, self.pictures.size, random)
-            pixels = encoded.pixels(drawn.cut.shrink)
-            return drawn, pixels, drawn.cut.box_in(pixels.shape[1], pixels.shape[0], whole)
+            pixels = encoded.pixels(drawn.cut.shrink, rows=drawn.cut.box[3])
+            return drawn, pixels, drawn.cut.box_in(pixels.shape[1], whole)
 
         index = int(self.indices[part])
         found = self.pictures.load(index, self.unreadable[part], decode)
