@@ -58,7 +58,7 @@ def decode(data: bytes, width: int, height: int, *, shrink: int, rows: int) -> N
 
 
 def _least(width: int, height: int, shrink: int) -> dict[str, int]:
-    """simplejpeg takes the smallest of its sizes that is not below, and the whole for 0."""
+    """What to ask for: the smallest size that is not below is taken, and the whole for 0."""
     if shrink == 1:
         return {}
     return {"min_width": -(-width // shrink), "min_height": -(-height // shrink)}
