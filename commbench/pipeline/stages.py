@@ -83,7 +83,8 @@ def input_stages(
 
     def decode(part: int) -> None:
         with suppress(CorruptImageError):
-            examine(encoded[part]).pixels(stored[part][0].cut.shrink)
+            cut = stored[part][0].cut
+            examine(encoded[part]).pixels(cut.shrink, rows=cut.box[3])
 
     where = pictures.begin(some, keys, device)
     kind = _StoredOnDevice if isinstance(where, OnDevice) else _StoredOnHost

@@ -52,6 +52,44 @@ def test_a_jpeg_can_be_decoded_smaller(shrink: int) -> None:
     np.testing.assert_allclose(pixels.astype(int), np.asarray(expected).astype(int), atol=16)
 
 
+SEQUENTIAL = [{"subsampling": 0}, {"subsampling": 1}, {"subsampling": 2}, {"optimize": True}]
+OTHERWISE = [{"progressive": True}, {"restart_marker_blocks": 5}]
+
+
+@pytest.mark.parametrize("shrink", [1, *decoding.SHRINKS])
+@pytest.mark.parametrize("options", [*SEQUENTIAL, *OTHERWISE])
+def test_rows_below_those_that_are_wanted_are_left_out(
+    shrink: int, options: dict[str, object]
+) -> None:
+    for image in (noise(161, 120), noise(40, 301).convert("L")):
+        found = examine(jpeg(image, **options))
+        whole = found.pixels(shrink)
+        for rows in (1, 15, 16, 50, 79, image.height - 1, image.height):
+            upper = found.pixels(shrink, rows=rows)
+            wanted = -(-rows // shrink)
+            assert (upper[:wanted] == whole[:wanted]).all()
+            assert upper.shape[1:] == whole.shape[1:]
+            left_out = options in SEQUENTIAL and rows < image.height - 40
+            assert wanted <= len(upper) <= (wanted + 2 if left_out else len(whole))
+
+
+def test_faults_in_and_above_the_wanted_rows_are_found() -> None:
+    data = jpeg(noise(200, 200))
+    for cut in (200, len(data) // 2, len(data) - 9):
+        with pytest.raises(CorruptImageError):
+            examine(data[:cut]).pixels(rows=80)
+    spoilt = bytearray(data)
+    spoilt[len(data) // 4 : len(data) // 4 + 2] = b"\xff\xd3"  # a restart where there is none
+    expected = np.asarray(decoding.decode(bytes(spoilt)))
+    assert (examine(bytes(spoilt)).pixels(rows=80) == expected).all()  # Pillow has the last word
+
+
+def noise(width: int, height: int) -> Image.Image:
+    """A picture whose every part takes many bytes."""
+    colours = np.random.default_rng(width).integers(0, 256, (height, width, 3), np.uint8)
+    return Image.fromarray(colours)
+
+
 def test_a_jpeg_that_simplejpeg_refuses_goes_to_pillow(monkeypatch: pytest.MonkeyPatch) -> None:
     import simplejpeg
 

@@ -14,6 +14,7 @@ from commbench.errors import UserError
 from commbench.workloads.data import load_data
 from commbench.workloads.data.dataset import Dataset, Split, Whole
 from commbench.workloads.data.loader import AHEAD, Loader, Request
+from commbench.workloads.data.memory import Pool
 from commbench.workloads.models.dropout import sample_keys
 from commbench.workloads.task import Task
 from pictures import CLASSES, image_net
@@ -81,6 +82,22 @@ def test_threads_share_an_open_file(folder: Path, kind: str) -> None:
     result = CliRunner().invoke(commands, ["data", "pack", str(folder), str(path)])
     assert result.exception is None
     assert torch.equal(everything(load(path).train, 4)[0], everything(load(folder).train, 0)[0])
+
+
+def test_memory_is_used_again_when_nobody_holds_it() -> None:
+    pool = Pool()
+    first, second = (torch.from_numpy(pool.take((3, 4))) for _ in range(2))
+    part, places = first[1:], {first.data_ptr(), second.data_ptr()}
+    assert len(places) == 2
+    del first
+    third = torch.from_numpy(pool.take((3, 4)))
+    assert third.data_ptr() not in places  # a part is still held
+    places.add(third.data_ptr())
+    del part, second, third
+    again = [torch.from_numpy(pool.take((size,))) for size in (12, 5, 1)]
+    assert {one.data_ptr() for one in again} == places
+    del again
+    assert pool.take((2, 3, 5)).shape == (2, 3, 5)  # larger than any
 
 
 def test_data_in_memory_is_loaded_alike() -> None:

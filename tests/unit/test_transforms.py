@@ -93,7 +93,7 @@ def test_a_jpeg_shrinks_until_the_box_would_be_too_small(box: cuts.Box, shrink: 
     cut = Cut(box, (100, 100))
     assert cut.shrink == shrink
     width, height = -(-900 // shrink), -(-5001 // shrink)
-    left, top, right, bottom = cut.box_in(width, height, (900, 5001))
+    left, top, right, bottom = cut.box_in(width, (900, 5001))
     assert 0 <= left < right <= width
     assert 0 <= top < bottom <= height
     if shrink > 1:

@@ -42,10 +42,11 @@ class Cut:
                 return shrink
         return 1
 
-    def box_in(self, width: int, height: int, of: tuple[int, int]) -> Box:
-        """The box where a picture of the size `of` was decoded to `width` x `height`."""
-        if (width, height) == of:
+    def box_in(self, width: int, of: tuple[int, int]) -> Box:
+        """The box where a picture of the size `of` was decoded, shrunk or not, to that width."""
+        if width == of[0]:
             return self.box
+        width, height = (-(-side // self.shrink) for side in of)
         left, right = _scaled(self.box[0], self.box[2], width / of[0])
         top, bottom = _scaled(self.box[1], self.box[3], height / of[1])
         return left, top, right, bottom

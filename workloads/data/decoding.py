@@ -19,6 +19,8 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from commbench.workloads.data import jpeg
+
 if TYPE_CHECKING:
     from PIL.Image import Image
 
@@ -55,10 +57,15 @@ class Encoded:
     height: int
     kind: Literal["jpeg", "raw", "other"]
 
-    def pixels(self, shrink: int = 1) -> Pixels:
+    def pixels(self, shrink: int = 1, rows: int | None = None) -> Pixels:
         """The picture; a JPEG with sides divided by `shrink`, 1 or one of `SHRINKS`, rounded up.
 
-        The array may be read-only. The others, and a JPEG that takes Pillow, come whole.
+        The array may be read-only. The others, and a JPEG that takes Pillow, are not shrunk.
+
+        Args:
+            shrink: see above.
+            rows: how many are wanted, counted before they are shrunk; there may be more. What is
+                wrong with a JPEG below them may pass unnoticed.
 
         Raises:
             CorruptImageError: the bytes are no picture, or end too early.
@@ -67,20 +74,16 @@ class Encoded:
             shape = (self.height, self.width, 3)
             return np.frombuffer(self.data, np.uint8, offset=_RAW_START).reshape(shape)
         if self.kind == "jpeg":
-            import simplejpeg
-
-            # It takes the smallest of its sizes that is not below, and the whole for 0.
-            width, height = (-(-side // shrink) for side in (self.width, self.height))
-            if shrink == 1:
-                width = height = 0
             try:
-                decoded: Pixels = simplejpeg.decode_jpeg(
-                    self.data, min_width=width, min_height=height
+                return jpeg.decode(
+                    self.data,
+                    self.width,
+                    self.height,
+                    shrink=shrink,
+                    rows=self.height if rows is None else rows,
                 )
             except ValueError:
                 pass
-            else:
-                return decoded
         return np.asarray(decode(self.data))
 
 
