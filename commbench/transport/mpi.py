@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+import weakref
 from collections import deque
 from collections.abc import Callable
 from typing import Any
@@ -55,7 +56,7 @@ class _Received:
 class _Sending:
     """A persistent request, and whether it has been started this time."""
 
-    __slots__ = ("request", "started", "to")
+    __slots__ = ("__weakref__", "request", "started", "to")
 
     def __init__(self, request: MPI.Prequest, to: int) -> None:
         self.request = request
@@ -131,6 +132,9 @@ class MPITransport:
         self._held_back: list[_Outbox] = []
         in_turn = os.environ.get(IN_TURN)
         self._port = _Port(float(in_turn)) if in_turn else None
+        # Requests that nobody will start again. They come from wherever Python drops what held
+        # them, which may be no moment, or thread, to call MPI from.
+        self._unused: deque[MPI.Prequest] = deque()
         self._operator: MPI.Op | None = None
         self._in_all_reduce = f"rank {job.rank} waits in MPI_Allreduce for its peers"
 
@@ -156,8 +160,10 @@ class MPITransport:
         self, data: Array, to: int, *, lend: bool = False
     ) -> Callable[[bool], Callable[[], bool]]:
         """Prepare to send, as one persistent request."""
+        self._free_unused()
         request = self.comm.Send_init([data.view(np.uint8), MPI.BYTE], to, TAG)
         sending = _Sending(request, to)
+        weakref.finalize(sending, self._unused.append, request).atexit = False
         outbox = self._port or self._outboxes.setdefault(to, _Outbox())
         taken = self._asking(lambda: sending.started and request.Test())
 
@@ -168,6 +174,15 @@ class MPITransport:
             return taken
 
         return start
+
+    def _free_unused(self) -> None:
+        """Give unused requests back to MPI, those that have ended."""
+        for _ in range(len(self._unused)):
+            request = self._unused.popleft()
+            if request.Test():
+                request.Free()
+            else:
+                self._unused.append(request)
 
     def send(self, data: Array, to: int) -> Callable[[], bool]:
         """Start an Isend; returns the question whether `data` may be overwritten."""
