@@ -29,7 +29,7 @@ from commbench.feeding import Feed, loaders_for
 from commbench.job import Job
 from commbench.journals import Journals, open_journals
 from commbench.logbook import Logbook
-from commbench.record import RunFile
+from commbench.record import RunFile, check_output
 from commbench.record.reader import attributes, open_run
 from commbench.replica import Replica
 from commbench.telemetry import PHASES
@@ -69,6 +69,7 @@ def opened(job: Job, settings: Settings) -> Iterator[Run]:
     Raises:
         UserError: bad settings.
     """
+    job.on_root(lambda: _check_files(settings))
     # Opened first: MLPerf counts what follows as preparation.
     journals = job.keep_on_root(lambda: open_journals(settings.tensorboard, settings.mllog))
     course = prepare(job, settings)
@@ -151,6 +152,17 @@ def _threads_of(environ: Mapping[str, str]) -> int:
     """What OMP_NUM_THREADS says, which may be a list; 0 for nothing, as OpenMP takes nonsense."""
     first = environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()
     return int(first) if first.isdecimal() else 0
+
+
+def _check_files(settings: Settings) -> None:
+    """Refuse a trace that could not be written at the end, or two files of one name."""
+    if settings.trace:
+        check_output(settings.trace)
+    named = {"--output": settings.output, "--trace": settings.trace, "--mllog": settings.mllog}
+    places: dict[Path, str] = {}
+    for option, path in named.items():
+        if path is not None and (other := places.setdefault(path.absolute(), option)) != option:
+            raise UserError(f"{other} and {option} both name {path}: give each a name of its own")
 
 
 def _facts(file: RunFile) -> dict[str, object]:

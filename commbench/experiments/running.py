@@ -19,6 +19,7 @@ import numpy as np
 from commbench.errors import UserError
 from commbench.experiments import Experiment, Results, Run, Variant
 from commbench.launcher import is_launched
+from commbench.record.paths import make_folder
 from commbench.record.reader import attributes, open_run, summary
 
 _FACTS = ("staleness_updates_mean", "staleness_updates_largest", "skipped_steps", "base_lr")
@@ -56,10 +57,7 @@ def complete(
         raise UserError(
             f"reproduce {experiment.name} starts its own trainings: run it without mpirun"
         )
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"cannot make the folder {folder}: {error.strerror}") from error
+    make_folder(folder)
     tasks = [
         _task(experiment, variant, seed, folder)
         for seed in experiment.seeds

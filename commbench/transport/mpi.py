@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from commbench.arrays import Array, Arrays
 from commbench.job import Job
 from commbench.transport import Incoming
+from commbench.units import seconds_given
 
 TAG = 7
 SEGMENT_BYTES = 1 << 20
@@ -131,7 +132,7 @@ class MPITransport:
         self._outboxes: dict[int, _Outbox] = {}
         self._held_back: list[_Outbox] = []
         in_turn = os.environ.get(IN_TURN)
-        self._port = _Port(float(in_turn)) if in_turn else None
+        self._port = _Port(seconds_given(IN_TURN, in_turn)) if in_turn else None
         # Requests that nobody will start again. They come from wherever Python drops what held
         # them, which may be no moment, or thread, to call MPI from.
         self._unused: deque[MPI.Prequest] = deque()
