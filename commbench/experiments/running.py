@@ -5,14 +5,17 @@ from __future__ import annotations
 import os
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
+from types import FrameType
 
 import numpy as np
 
@@ -161,7 +164,7 @@ def _train(
             f"s of training; {left:.0f} min left"
         )
 
-    with ThreadPoolExecutor(side_by_side) as pool:
+    with _ended_by_sigterm(), ThreadPoolExecutor(side_by_side) as pool:
         futures = [pool.submit(work, task) for task in tasks]
         try:
             for future in futures:
@@ -171,6 +174,20 @@ def _train(
                 stopping = True
                 for process in running:
                     process.terminate()
+
+
+@contextmanager
+def _ended_by_sigterm() -> Iterator[None]:
+    """Have SIGTERM leave the block as an exception does; else what was started would go on."""
+
+    def leave(number: int, _: FrameType | None) -> None:
+        sys.exit(128 + number)
+
+    before = signal.signal(signal.SIGTERM, leave)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def read(path: Path, variant: str, seed: int, chance: float) -> Run:
