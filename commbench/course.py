@@ -21,7 +21,6 @@ from commbench.plans import Plans, plan_all
 from commbench.record import (
     Bucket,
     RunFile,
-    check_output,
     default_path,
     staleness_group,
     training_groups,
@@ -37,6 +36,8 @@ from commbench.workloads.data.timetable import Timetable, timetable
 from commbench.workloads.models import ModelChoice, parse_model
 from commbench.workloads.recipes import Plan, Recipe, load_recipe
 from commbench.workloads.task import Task
+
+_MOST_STEPS = 10_000_000
 
 
 @dataclass(frozen=True)
@@ -184,15 +185,13 @@ def prepare(job: Job, settings: Settings) -> Course:
     workers = next(iter(plans.workers.values()))
 
     def check() -> Course:
-        if settings.trace and job.rank == 0:
-            check_output(settings.trace)
         arrays_for(settings.device, "float32", job.local_rank)
         recipe = adapted_recipe(settings)
         model = parse_model(settings.model)
         size = settings.image_size or model.published.laptop_size or None
         task = model.task(settings.classes, size)
         data = load_data(
-            settings.data or default_data(task.kind),
+            default_data(task.kind) if settings.data is None else settings.data,
             folder=settings.data_folder,
             task=task,
             batch=settings.batch,
@@ -209,6 +208,11 @@ def prepare(job: Job, settings: Settings) -> Course:
             steps=settings.steps,
             growth=recipe.growth_places(),
         )
+        if times.total_steps > _MOST_STEPS:
+            raise UserError(
+                f"a run of {times.total_steps:,} steps: give --steps or --epochs for at most "
+                f"{_MOST_STEPS:,}, for all of which the run file has room from the start"
+            )
         if data.in_order and len(times.stages) > 1:
             raise UserError(
                 f"recipe {recipe.name} grows the batch, and data {data.name} is cut into as many "

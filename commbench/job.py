@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from commbench import launcher
 from commbench.errors import EXIT_BUG, EXIT_USER, UserError
+from commbench.memory import told_of_memory
 from commbench.transport.waiting import PeerTimeout, Watchdog, share_cores, wait_until
 
 if TYPE_CHECKING:
@@ -266,6 +267,8 @@ def mpi_job(timeout_s: float = 300.0) -> Iterator[Job]:
         job.abort(f"commbench: error: {error}")
     except KeyboardInterrupt:
         job.abort("commbench: interrupted", 130)
-    except BaseException:
+    except BaseException as error:
+        if told := told_of_memory(error):
+            job.abort(f"commbench: error: rank {job.rank} on {job.host}: {told}", EXIT_USER)
         job.abort(f"commbench: rank {job.rank} on {job.host} failed:\n{traceback.format_exc()}")
     job.close()

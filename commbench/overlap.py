@@ -14,6 +14,7 @@ import sys
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from enum import Enum
 from functools import partial
 from queue import SimpleQueue
 from time import perf_counter
@@ -27,6 +28,13 @@ from commbench.buckets import Bucket
 _SWITCH_S = 1e-4
 
 Work = Callable[[], None]
+
+
+class _End(Enum):
+    """What follows the last bucket."""
+
+    OF_STEP = 1
+    OF_ALL = 2
 
 
 @dataclass(frozen=True)
@@ -68,18 +76,34 @@ class Courier:
         self._exchanges = exchanges
         self._arrived = arrived
         self._begun = 0
-        self._waiting: SimpleQueue[tuple[int, float, Work] | None] = SimpleQueue()
+        self._waiting: SimpleQueue[tuple[int, float, Work] | _End] = SimpleQueue()
         self._done: SimpleQueue[list[Span] | BaseException] = SimpleQueue()
         self.overlaps = overlap
+        self._thread: threading.Thread | None = None
+        self._busy = False
         if overlap:
+            self._switch_s = sys.getswitchinterval()
             sys.setswitchinterval(_SWITCH_S)
-            threading.Thread(
+            self._thread = threading.Thread(
                 target=self._serve, args=(enter,), name="commbench-exchange", daemon=True
-            ).start()
+            )
+            self._thread.start()
+
+    def close(self) -> None:
+        """End the thread; one that a step was broken off in may still be in an exchange."""
+        if self._thread is None:
+            return
+        self._waiting.put(_End.OF_ALL)
+        # Never to wait for an exchange: why the step was broken off is to be told first.
+        if not self._busy:
+            self._thread.join()
+        self._thread = None
+        sys.setswitchinterval(self._switch_s)
 
     def begin_until(self, count: int) -> None:
         """Begin to exchange the first `count` buckets, those that are not yet; never blocks."""
         while self._begun < count:
+            self._busy = True
             self._waiting.put((self._begun, perf_counter(), self._arrived()))
             self._begun += 1
 
@@ -91,30 +115,35 @@ class Courier:
         """
         self.begin_until(len(self._exchanges))
         self._begun = 0
-        self._waiting.put(None)
+        self._waiting.put(_End.OF_STEP)
         if not self.overlaps:
-            return self._exchange_waiting()
+            return self._exchange_waiting()[0]
+        self._busy = True
         outcome = self._done.get()
+        self._busy = False
         if isinstance(outcome, BaseException):
             raise outcome
         return outcome
 
-    def _exchange_waiting(self) -> list[Span]:
-        """Exchange what comes, up to the end of the step."""
+    def _exchange_waiting(self) -> tuple[list[Span], _End]:
+        """Exchange what comes, up to the end of the step, or of all."""
         spans = []
-        while (one := self._waiting.get()) is not None:
+        while not isinstance(one := self._waiting.get(), _End):
             number, ready, await_arrival = one
             await_arrival()
             start = perf_counter()
             self._exchanges[number]()
             spans.append(Span(number, ready, start, perf_counter()))
-        return spans
+        return spans, one
 
     def _serve(self, enter: Work) -> None:
         try:
             enter()
             while True:
-                self._done.put(self._exchange_waiting())
+                spans, end = self._exchange_waiting()
+                if end is _End.OF_ALL:
+                    return
+                self._done.put(spans)
         except BaseException as error:  # for the thread that waits
             self._done.put(error)
 

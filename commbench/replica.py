@@ -228,6 +228,10 @@ class Replica:
         seconds = [input_s, both_s - passes_s[1], passes_s[1], *rest_s]
         return loss_sum.item() / self.model.loss_terms, seconds
 
+    def close(self) -> None:
+        """End the thread of the exchanges."""
+        self.courier.close()
+
     def now(self) -> float:
         """The time in seconds, once the device has done its work."""
         self.synchronize()

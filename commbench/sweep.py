@@ -18,6 +18,7 @@ from commbench.grouped import exchange_over
 from commbench.inputs import fill, in_blocks, total
 from commbench.job import Job
 from commbench.load import only_by_library
+from commbench.memory import require_room
 from commbench.plans import Plans, plan_all
 from commbench.record import RunFile, default_path, sweep_groups
 from commbench.registry import Choice
@@ -28,6 +29,8 @@ from commbench.wire import FLOAT32, WireFormat, check_exchange
 from commbench.wire.codec import Codec
 from commbench.wire.gather import gather_plans
 from commbench.wire.trial import Cell, Trials, cell_of
+
+_MOST_SIZES = 10_000
 
 
 @dataclass(frozen=True)
@@ -72,18 +75,30 @@ def step_sizes(first: int, last: int, factor: float | None, step: int | None) ->
     """Buffer sizes in bytes from `first` to `last`, multiplied by `factor` or raised by `step`.
 
     Raises:
-        UserError: `last` below `first`, or steps that lead nowhere.
+        UserError: `last` below `first`, or steps that lead nowhere or are too many.
     """
     if last < first:
         raise UserError(f"--maxbytes {last} is less than --minbytes {first}")
     if step is not None:
         if step < 1:
             raise UserError(f"--stepbytes {step} leads nowhere: give 1 or more")
-        return list(range(first, last + 1, step))
+        steps = range(first, last + 1, step)
+        return _few(list(steps[: _MOST_SIZES + 1]))
     assert factor is not None
     sizes = [first]
     while (following := max(sizes[-1] + 1, int(sizes[-1] * factor))) <= last:
         sizes.append(following)
+        if len(sizes) > _MOST_SIZES:
+            break
+    return _few(sizes)
+
+
+def _few(sizes: list[int]) -> list[int]:
+    if len(sizes) > _MOST_SIZES:
+        raise UserError(
+            f"from --minbytes to --maxbytes there are more than {_MOST_SIZES:,} sizes: take "
+            "longer steps, by --stepfactor or --stepbytes"
+        )
     return sizes
 
 
@@ -100,6 +115,9 @@ def sweep(job: Job, settings: SweepSettings, show: Callable[[Row], None]) -> lis
     """
     arrays = job.agree(lambda: arrays_for(settings.device, settings.dtype, job.local_rank))
     plans = _plans(job, settings)
+    if settings.device == "cpu":
+        longest = max(settings.sizes_bytes)
+        job.agree(lambda: require_room("--maxbytes", longest, job.local_size))
     cells = job.agree(lambda: _cells(settings, arrays, plans, job.size))
     kind = _Sweep if settings.wire.plain else _WireSweep
     run = kind(job, settings, arrays=arrays, cells=cells, plans=plans, show=show)

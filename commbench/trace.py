@@ -18,6 +18,7 @@ from typing import Any
 
 from commbench.errors import UserError
 from commbench.overlap import Span
+from commbench.record import paths
 from commbench.telemetry import PHASES
 from commbench.units import Window
 
@@ -91,12 +92,12 @@ def write(path: Path, ranks: Sequence[Recorder], hosts: Sequence[str]) -> None:
     """Write the trace, whole or not at all.
 
     Raises:
-        UserError: the file cannot be written.
+        UserError: the file cannot be written, or there is one of this name by now.
     """
-    part = path.with_name(f".{path.name}.part")
+    part = paths.part(path)
     try:
         part.write_text(json.dumps(trace_events(ranks, hosts)))
-        part.replace(path)
+        paths.publish(part, path, unique=False)
     except OSError as error:
         raise UserError(f"cannot write {path}: {error.strerror}") from error
     finally:

@@ -12,7 +12,7 @@ import json
 import os
 import resource
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -29,7 +29,7 @@ from commbench.feeding import Feed, loaders_for
 from commbench.job import Job
 from commbench.journals import Journals, open_journals
 from commbench.logbook import Logbook
-from commbench.record import RunFile
+from commbench.record import RunFile, check_output
 from commbench.record.reader import attributes, open_run
 from commbench.replica import Replica
 from commbench.telemetry import PHASES
@@ -69,6 +69,7 @@ def opened(job: Job, settings: Settings) -> Iterator[Run]:
     Raises:
         UserError: bad settings.
     """
+    job.on_root(lambda: _check_files(settings))
     # Opened first: MLPerf counts what follows as preparation.
     journals = job.keep_on_root(lambda: open_journals(settings.tensorboard, settings.mllog))
     course = prepare(job, settings)
@@ -77,7 +78,7 @@ def opened(job: Job, settings: Settings) -> Iterator[Run]:
     open_replica: Callable[..., Replica] = Replica
     if settings.exchange.asynchronous:
         open_replica = partial(AsynchronousReplica, terms=course.terms(settings.exchange))
-    threads = settings.threads or int(os.environ.get("OMP_NUM_THREADS", "0"))
+    threads = settings.threads or _threads_of(os.environ)
     threads = threads or max(1, len(os.sched_getaffinity(0)) // job.local_size)
     torch.set_num_threads(threads)
     torch.backends.cudnn.benchmark = False
@@ -104,6 +105,22 @@ def opened(job: Job, settings: Settings) -> Iterator[Run]:
         overlap=settings.overlap and not settings.exchange.asynchronous,
         share_weights=settings.share_weights,
     )
+    begun = _begun(job, settings, course, replica, threads=threads, journals=journals)
+    with closing(replica), begun as run:
+        yield run
+
+
+@contextmanager
+def _begun(
+    job: Job,
+    settings: Settings,
+    course: Course,
+    replica: Replica,
+    *,
+    threads: int,
+    journals: Journals | None,
+) -> Iterator[Run]:
+    """The run of a replica, with its file; collective."""
     hosts = job.all_gather_text(job.host)
     devices = job.all_gather_text(str(replica.device))
 
@@ -129,6 +146,23 @@ def opened(job: Job, settings: Settings) -> Iterator[Run]:
         run = Run(job, settings, course, replica, file=run_file, journals=journals)
         with closing(run):
             yield run
+
+
+def _threads_of(environ: Mapping[str, str]) -> int:
+    """What OMP_NUM_THREADS says, which may be a list; 0 for nothing, as OpenMP takes nonsense."""
+    first = environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()
+    return int(first) if first.isdecimal() else 0
+
+
+def _check_files(settings: Settings) -> None:
+    """Refuse a trace that could not be written at the end, or two files of one name."""
+    if settings.trace:
+        check_output(settings.trace)
+    named = {"--output": settings.output, "--trace": settings.trace, "--mllog": settings.mllog}
+    places: dict[Path, str] = {}
+    for option, path in named.items():
+        if path is not None and (other := places.setdefault(path.absolute(), option)) != option:
+            raise UserError(f"{other} and {option} both name {path}: give each a name of its own")
 
 
 def _facts(file: RunFile) -> dict[str, object]:

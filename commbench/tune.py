@@ -25,6 +25,7 @@ from commbench import environment
 from commbench.errors import UserError
 from commbench.job import Job
 from commbench.paired import RISK, ratios_to, rounds_needed
+from commbench.record.paths import make_folder
 from commbench.registry import Choice, admitted
 from commbench.spec import cut
 from commbench.transport import is_emulated, transport_name
@@ -34,6 +35,7 @@ AUTO = "auto"
 NATIVE = "native"
 _FORMAT = "commbench tuning"
 _VERSION = 2
+_NEEDED = ("setting", "exchange")
 
 
 @dataclass(frozen=True)
@@ -242,12 +244,31 @@ def read(file: Path) -> list[dict[str, Any]]:
         raise UserError(f"cannot read {file} as a tuning file: {error}") from error
     if not isinstance(document, dict) or document.get("format") != _FORMAT:
         raise UserError(f"{file} is not a tuning file: name another by --tuning")
-    if document["version"] < _VERSION:
+    damaged = UserError(f"{file} is a damaged tuning file: move it away, or name another")
+    version, entries = document.get("version"), document.get("entries")
+    if not isinstance(version, int):
+        raise damaged
+    if version < _VERSION:
         return []  # answers that no interval backs: to be found anew
-    if document["version"] > _VERSION:
-        raise UserError(f"{file} is of version {document['version']}: install a newer commbench")
-    entries: list[dict[str, Any]] = document["entries"]
+    if version > _VERSION:
+        raise UserError(f"{file} is of version {version}: install a newer commbench")
+    if not isinstance(entries, list):
+        raise damaged
+    if not all(isinstance(one, dict) and {*_NEEDED} <= {*one} for one in entries):
+        raise damaged
     return entries
+
+
+def require_writable(file: Path) -> None:
+    """Refuse a tuning file that could not be written, before anything is measured.
+
+    Raises:
+        UserError: it is not ours, or its folder is not writable and cannot be made.
+    """
+    read(file)
+    make_folder(file.parent)
+    if file.is_dir() or not os.access(file.parent, os.W_OK | os.X_OK):
+        raise UserError(f"cannot write {file}: name another file by --tuning")
 
 
 def keep(file: Path, setting: Setting, tuned: Tuned, run_file: Path) -> None:

@@ -27,7 +27,10 @@ class Bytes(int):
         match = re.fullmatch(r"(\d+(?:\.\d+)?)([KMG]?)(?:i?B)?", value, re.IGNORECASE)
         if not match:
             raise ValueError(f"{value!r} is not a size such as 4096, 4K, 1.5M or 1G")
-        return super().__new__(cls, int(float(match[1]) * _UNITS[match[2].upper()]))
+        number = float(match[1]) * _UNITS[match[2].upper()]
+        if number >= 1 << 63:
+            raise ValueError(f"{value} is more than any machine can address")
+        return super().__new__(cls, int(number))
 
     def __str__(self) -> str:
         """The shortest form that is read back as the same number."""
@@ -101,6 +104,21 @@ RATE = Measure(
 )
 
 
+def seconds_given(name: str, text: str) -> float:
+    """The number of seconds in an environment variable.
+
+    Raises:
+        UserError: it is none.
+    """
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = math.nan
+    if not 0 <= seconds < math.inf:
+        raise UserError(f"{name}={text}: give a number of seconds, 0 or more")
+    return seconds
+
+
 @dataclass(frozen=True)
 class Window:
     """Some steps of a run: `first` to `last`, counted from 1, both included."""
@@ -116,7 +134,8 @@ class Window:
             UserError: it is not of this form.
         """
         first, _, last = text.partition(":")
-        if not (first.isdigit() and last.isdigit() and 1 <= int(first) <= int(last)):
+        right = re.fullmatch(r"[0-9]{1,18}:[0-9]{1,18}", text)
+        if not (right and 1 <= int(first) <= int(last)):
             raise UserError(
                 f"--trace-steps {text}: give the first and the last step, such as 11:20"
             )

@@ -27,6 +27,7 @@ from commbench.cli import (
 )
 from commbench.errors import EXIT_USER, UserError
 from commbench.launcher import launched_rank
+from commbench.memory import told_of_memory
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -65,12 +66,26 @@ def main() -> None:
         status = commands.main(standalone_mode=False, auto_envvar_prefix="COMMBENCH")
     except click.exceptions.Abort:
         status = 130
-    except click.ClickException as error:
+    except click.exceptions.NoArgsIsHelpError as error:
         if speaks:
             error.show()
         status = EXIT_USER
-    except UserError as error:
+    except (click.ClickException, UserError, MemoryError, RuntimeError) as error:
+        told = _told(error)
+        if not told:
+            raise
         if speaks:
-            print(f"commbench: error: {error}", file=sys.stderr)
+            print(f"commbench: error: {told}", file=sys.stderr)
         status = EXIT_USER
     sys.exit(status)
+
+
+def _told(error: Exception) -> str:
+    """The one line for an error that is no bug; "" for one that is."""
+    if isinstance(error, UserError):
+        return str(error)
+    if not isinstance(error, click.ClickException):
+        return told_of_memory(error)
+    context = error.ctx if isinstance(error, click.UsageError) else None
+    more = f" ({context.command_path} --help tells more)" if context else ""
+    return " ".join(error.format_message().split()) + more

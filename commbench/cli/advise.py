@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from commbench.cli.options import Number
+
 if TYPE_CHECKING:
     from rich.table import Table
 
@@ -34,7 +36,7 @@ _ELEMENT_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
 )
 @click.option(
     "--images-per-s",
-    type=click.FloatRange(min=0, min_open=True),
+    type=Number(min=0, min_open=True),
     help="What a rank computes alone. [default: as the cluster's file tells]",
 )
 @click.option(
@@ -108,7 +110,7 @@ def _advice(
     cluster = load_cluster(cluster_name)
     cluster.nodes(ranks)
     parse_model(model)
-    given = [choice.spec for choice in parse_exchanges(exchanges)] if exchanges else []
+    given = [choice.spec for choice in parse_exchanges(exchanges)] if exchanges is not None else []
     fusions = {
         one: parse_fusion(one, None) for one in ([fusion_bytes] if fusion_bytes else FUSIONS)
     }

@@ -76,6 +76,7 @@ def command(
     from commbench.arrays import arrays_for
     from commbench.calibrate import calibrate
     from commbench.job import mpi_job
+    from commbench.memory import require_room
     from commbench.transport import open_transport
     from commbench.units import Bytes
 
@@ -89,6 +90,8 @@ def command(
     with mpi_job(timeout) as job:
         job.on_root(lambda: _check(output))
         arrays = job.agree(lambda: arrays_for(device, "float32", job.local_rank))
+        if device == "cpu":
+            job.agree(lambda: require_room("--maxbytes", longest, job.local_size))
         link = open_transport(transport, job, arrays)
         found = job.agree(lambda: calibrate(job, link, arrays, sizes, iters))
         job.on_root(lambda: _write(output, document(found, _facts(job, link.name, arrays.device))))

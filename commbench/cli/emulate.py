@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from commbench.cli.options import output_options, timeout_option
+from commbench.cli.options import Number, output_options, timeout_option
 from commbench.cli.sweep import Size
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 @click.option("-n", "--iters", type=click.IntRange(min=1), default=5, show_default=True)
 @click.option(
     "--row-seconds",
-    type=click.FloatRange(min=0),
+    type=Number(min=0),
     default=30.0,
     show_default=True,
     help="Where an exchange takes long, time it so often that all take about so long; at least "
@@ -48,7 +48,7 @@ if TYPE_CHECKING:
 @click.option("--racks", type=int, default=1, show_default=True, help="Switches, one a rack.")
 @click.option(
     "--oversubscription",
-    type=float,
+    type=Number(),
     default=1.0,
     show_default=True,
     help="How many times less than its hosts' links together a rack's uplink carries.",
@@ -169,7 +169,8 @@ def _sizes(text: str | None, hosts: int) -> list[int]:
     if text is None:
         return powers_of_two(hosts)
     words = [word.strip() for word in text.split(",")]
-    sizes = sorted({int(word) for word in words if word.isdigit()})
-    if not all(word.isdigit() for word in words) or sizes[0] < 2 or sizes[-1] > hosts:
+    right = all(word.isascii() and word.isdigit() and len(word) < 9 for word in words)
+    sizes = sorted({int(word) for word in words}) if right else [0]
+    if sizes[0] < 2 or sizes[-1] > hosts:
         raise UserError(f"--ranks {text}: give numbers from 2 to --hosts {hosts}, such as 2,4,8")
     return sizes

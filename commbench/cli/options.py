@@ -1,5 +1,6 @@
 """Options that several commands share."""
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -10,6 +11,27 @@ from commbench.errors import UserError
 from commbench.transport import EMULATED, TRANSPORTS, link_of
 
 F = TypeVar("F", bound=Callable[..., Any])
+
+# More than any machine has cores for.
+MOST_THREADS = 1024
+# torch's generators take 64 bits, with a sign.
+MOST_SEED = 2**63 - 1
+
+
+class Number(click.FloatRange):
+    """A finite number within bounds; click's own lets nan pass them all."""
+
+    name = "number"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        """Read ``0.5``."""
+        number = float(super().convert(value, param, ctx))
+        if not math.isfinite(number):
+            self.fail(f"{value} is not a finite number", param, ctx)
+        return number
+
 
 _TOPOLOGY_OPTIONS = ("server", "servers", "segments", "group")
 
@@ -55,7 +77,7 @@ def loaders_option(function: F) -> F:
     """``--loaders``: threads that read, decode and augment."""
     return click.option(
         "--loaders",
-        type=click.IntRange(min=0),
+        type=click.IntRange(0, MOST_THREADS),
         metavar="N",
         help="Threads of a rank that make the next batches while it is busy with one; 0 makes each "
         "when it is needed. The bits are the same. [default: for pictures from files, the cores "
@@ -96,7 +118,7 @@ def timeout_option(what: str) -> Callable[[F], F]:
     """``--timeout``: the longest wait; `what` is its help."""
     return click.option(
         "--timeout",
-        type=click.FloatRange(min=0, min_open=True),
+        type=Number(min=0, min_open=True),
         default=300.0,
         show_default=True,
         metavar="SECONDS",

@@ -9,7 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from commbench.cli.options import augment_on_option, loaders_option, output_options, timeout_option
+from commbench.cli.options import (
+    MOST_SEED,
+    MOST_THREADS,
+    Number,
+    augment_on_option,
+    loaders_option,
+    output_options,
+    timeout_option,
+)
 from commbench.errors import UserError
 from commbench.launcher import launched_size
 
@@ -49,7 +57,7 @@ def _batches(_: click.Context, __: click.Parameter, text: str) -> tuple[int, ...
 )
 @click.option(
     "--width",
-    type=click.FloatRange(min=0, min_open=True),
+    type=Number(min=0, min_open=True),
     default=1.0,
     show_default=True,
     help="Multiplies the channels of all layers but the last.",
@@ -63,15 +71,15 @@ def _batches(_: click.Context, __: click.Parameter, text: str) -> tuple[int, ...
     help="Samples of a training step; the input is timed with the smallest.",
 )
 @click.option("--recipe", default="firecaffe-nin", show_default=True, help="For its optimizer.")
-@click.option("--threads", type=click.IntRange(min=1), help="CPU threads of training.")
+@click.option("--threads", type=click.IntRange(1, MOST_THREADS), help="CPU threads of training.")
 @click.option(
     "--seconds",
-    type=click.FloatRange(min=0, min_open=True),
+    type=Number(min=0, min_open=True),
     default=30.0,
     show_default=True,
     help="About how long to measure, all stages together; three rounds at least.",
 )
-@click.option("--seed", type=click.IntRange(min=0), default=1, show_default=True)
+@click.option("--seed", type=click.IntRange(0, MOST_SEED), default=1, show_default=True)
 @click.option(
     "--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True,
     help="Where the model is trained.",

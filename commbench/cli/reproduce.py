@@ -134,12 +134,13 @@ def _make(
     if file and not hasattr(module, "panels"):
         raise UserError(f"{name} keeps no file: drop {file}")
     from commbench.experiments import outcomes
+    from commbench.record.paths import make_folder
 
     outcome = outcomes.read(file, name) if file else module.run()
     if hasattr(module, "panels"):
         stem = file.with_suffix("") if file else folder / name
         if not file:
-            folder.mkdir(parents=True, exist_ok=True)
+            make_folder(folder)
             outcomes.write(outcome, name, folder / f"{name}.h5")
         _draw(module.panels(outcome), stem)
     return outcome

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from commbench.cli.options import take_topology_options, topology_options
+from commbench.cli.options import Number, take_topology_options, topology_options
 from commbench.cli.sweep import Size
 from commbench.cli.verify import Sizes
 from commbench.errors import UserError
@@ -48,7 +48,7 @@ if TYPE_CHECKING:
 @click.option(
     "--limit",
     "limit_s",
-    type=click.FloatRange(min=0, min_open=True),
+    type=Number(min=0, min_open=True),
     default=1800.0,
     show_default=True,
     metavar="SECONDS",

@@ -12,6 +12,7 @@ import click
 
 from commbench.cli.options import (
     F,
+    Number,
     cluster_option,
     exchange_options,
     output_options,
@@ -80,7 +81,7 @@ def measuring_options(function: F, iterations: int = 20) -> F:
 @click.option(
     "-f",
     "--stepfactor",
-    type=click.FloatRange(min=1, min_open=True),
+    type=Number(min=1, min_open=True),
     default=2.0,
     show_default=True,
     help="Multiply the size each time, unless --stepbytes is given.",

@@ -9,6 +9,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from commbench.cli.options import (
+    MOST_SEED,
+    MOST_THREADS,
+    Number,
     augment_on_option,
     cluster_option,
     exchange_options,
@@ -86,7 +89,7 @@ _BATCH = 64
 )
 @click.option(
     "--width",
-    type=click.FloatRange(min=0, min_open=True),
+    type=Number(min=0, min_open=True),
     default=1.0,
     show_default=True,
     help="Multiplies the channels of all layers but the last, to fit a model to a laptop.",
@@ -99,7 +102,7 @@ _BATCH = 64
 )
 @click.option(
     "--epochs",
-    type=click.FloatRange(min=0, min_open=True),
+    type=Number(min=0, min_open=True),
     default=6.0,
     show_default=True,
     help="Passes over the training images.",
@@ -115,7 +118,7 @@ _BATCH = 64
 )
 @click.option(
     "--lr",
-    type=click.FloatRange(min=0, min_open=True),
+    type=Number(min=0, min_open=True),
     help="Peak learning rate. [default: the recipe's own for this batch; 0.001 of the FireCaffe "
     "recipes, ours, for runs of a few epochs on small images]",
 )
@@ -127,7 +130,7 @@ _BATCH = 64
 )
 @click.option(
     "--label-smoothing",
-    type=click.FloatRange(min=0, max=1, max_open=True),
+    type=Number(min=0, max=1, max_open=True),
     help="Share of the target that all classes get alike. [default: the recipe's]",
 )
 @click.option(
@@ -138,7 +141,7 @@ _BATCH = 64
 )
 @click.option(
     "--loss-scale",
-    type=click.FloatRange(min=0, min_open=True),
+    type=Number(min=0, min_open=True),
     help="Fixed factor of the loss in float16. [default: the recipe's, or a dynamic one]",
 )
 @click.option(
@@ -194,10 +197,10 @@ _BATCH = 64
     metavar="FILE",
     help="Write the lines of an MLPerf Training log, by the package mlperf-logging.",
 )
-@click.option("--seed", type=click.IntRange(min=0), default=1, show_default=True)
+@click.option("--seed", type=click.IntRange(0, MOST_SEED), default=1, show_default=True)
 @click.option(
     "--evaluate-every",
-    type=click.FloatRange(min=0, min_open=True),
+    type=Number(min=0, min_open=True),
     default=1.0,
     show_default=True,
     metavar="EPOCHS",
@@ -205,7 +208,7 @@ _BATCH = 64
 )
 @click.option(
     "--threads",
-    type=click.IntRange(min=1),
+    type=click.IntRange(1, MOST_THREADS),
     help="CPU threads of each rank. [default: OMP_NUM_THREADS, or the cores shared out]",
 )
 @click.option(

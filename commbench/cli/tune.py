@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from commbench.cli.options import (
+    Number,
     exchange_options,
     output_options,
     take_topology_options,
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
 @click.option(
     "-f",
     "--stepfactor",
-    type=click.FloatRange(min=1, min_open=True),
+    type=Number(min=1, min_open=True),
     default=8.0,
     show_default=True,
     help="Multiply the size each time.",
@@ -69,8 +70,8 @@ def command(**options: Any) -> None:
         decide,
         default_file,
         keep,
-        read,
         require_same_workers,
+        require_writable,
         setting_of,
     )
 
@@ -91,7 +92,7 @@ def command(**options: Any) -> None:
         job.on_root(lambda: require_same_workers(fit, job.size))
         setting = setting_of(job, device=options["device"], dtype=datatype, transport=transport)
         # A file that is not ours is refused now and not after the measurement.
-        job.on_root(lambda: read(file))
+        job.on_root(lambda: require_writable(file))
         output: Path = options["output"] or job.on_root(
             lambda: default_path(options["results"], f"tune-n{job.size}")
         )

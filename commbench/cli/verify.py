@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     from commbench.registry import Choice
 
 
+# Each is a proof or a simulation of its own.
+_MOST_SIZES = 10_000
+
+
 class Sizes(click.ParamType[list[int]]):
     """Numbers of ranks: ``8``, ``1-33,44,64``."""
 
@@ -30,11 +34,14 @@ class Sizes(click.ParamType[list[int]]):
         for part in value.split(","):
             first, dash, last = part.strip().partition("-")
             bounds = (first, last) if dash else (first, first)
-            if not all(bound.isdecimal() and int(bound) for bound in bounds):
+            if not all(bound.isdecimal() and len(bound) < 9 and int(bound) for bound in bounds):
                 self.fail(f"{value!r} is not of the form 8 or 1-33,44,64, from 1", param, ctx)
             if int(bounds[1]) < int(bounds[0]):
                 self.fail(f"{value!r}: write the lower number of {part} first", param, ctx)
-            sizes += range(int(bounds[0]), int(bounds[1]) + 1)
+            numbers = range(int(bounds[0]), int(bounds[1]) + 1)
+            if len(sizes) + len(numbers) > _MOST_SIZES:
+                self.fail(f"{value!r} are more than {_MOST_SIZES:,} numbers", param, ctx)
+            sizes += numbers
         return sizes
 
 

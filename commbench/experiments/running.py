@@ -5,20 +5,24 @@ from __future__ import annotations
 import os
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
+from types import FrameType
 
 import numpy as np
 
 from commbench.errors import UserError
 from commbench.experiments import Experiment, Results, Run, Variant
 from commbench.launcher import is_launched
+from commbench.record.paths import make_folder
 from commbench.record.reader import attributes, open_run, summary
 
 _FACTS = ("staleness_updates_mean", "staleness_updates_largest", "skipped_steps", "base_lr")
@@ -56,10 +60,7 @@ def complete(
         raise UserError(
             f"reproduce {experiment.name} starts its own trainings: run it without mpirun"
         )
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"cannot make the folder {folder}: {error.strerror}") from error
+    make_folder(folder)
     tasks = [
         _task(experiment, variant, seed, folder)
         for seed in experiment.seeds
@@ -163,7 +164,7 @@ def _train(
             f"s of training; {left:.0f} min left"
         )
 
-    with ThreadPoolExecutor(side_by_side) as pool:
+    with _ended_by_sigterm(), ThreadPoolExecutor(side_by_side) as pool:
         futures = [pool.submit(work, task) for task in tasks]
         try:
             for future in futures:
@@ -173,6 +174,20 @@ def _train(
                 stopping = True
                 for process in running:
                     process.terminate()
+
+
+@contextmanager
+def _ended_by_sigterm() -> Iterator[None]:
+    """Have SIGTERM leave the block as an exception does; else what was started would go on."""
+
+    def leave(number: int, _: FrameType | None) -> None:
+        sys.exit(128 + number)
+
+    before = signal.signal(signal.SIGTERM, leave)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def read(path: Path, variant: str, seed: int, chance: float) -> Run:

@@ -69,7 +69,7 @@ def measure(settings: PipelineSettings) -> Path:
     task = choice.task(settings.classes, size)
     largest = max(settings.batches)
     data = load_data(
-        settings.data or default_data(task.kind),
+        default_data(task.kind) if settings.data is None else settings.data,
         folder=settings.data_folder,
         task=task,
         batch=largest,

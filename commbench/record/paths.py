@@ -18,13 +18,22 @@ def default_path(folder: Path, stem: str) -> Path:
     Raises:
         UserError: the folder cannot be made.
     """
+    make_folder(folder)
+    clean = re.sub(r"[^\w.+-]+", "-", stem)[:150]
+    path = folder / f"{datetime.now(UTC):%Y-%m-%dT%H%M%S}-{clean}.h5"
+    return next(name for name in _numbered(path) if not os.path.lexists(name))
+
+
+def make_folder(folder: Path) -> None:
+    """Have a folder, made where it is missing.
+
+    Raises:
+        UserError: it cannot be made.
+    """
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"cannot make the folder {folder}: {error.strerror}") from error
-    clean = re.sub(r"[^\w.+-]+", "-", stem)[:150]
-    path = folder / f"{datetime.now(UTC):%Y-%m-%dT%H%M%S}-{clean}.h5"
-    return next(name for name in _numbered(path) if not os.path.lexists(name))
 
 
 def check_output(path: Path, *, unique: bool = False) -> None:

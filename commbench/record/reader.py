@@ -2,7 +2,10 @@
 
 import json
 import math
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
+from traceback import extract_tb
 from typing import Any
 
 import h5py
@@ -16,13 +19,36 @@ from commbench.record.layout import FORMAT, SCHEMA_VERSION
 _FAMILIES = {"option_": "options", "version_": "versions", "env_": "environment"}
 
 
-def open_run(path: Path) -> Any:
-    """Open a run file for reading; an `h5py.File`, to be used as a context manager.
+def open_run(path: Path) -> AbstractContextManager[Any]:
+    """Open a run file for reading, as the `h5py.File` of a with statement.
 
     Raises:
         UserError: there is no such file, or it is unreadable, no HDF5, not a run file of
-            commbench, or of a later schema than this version knows.
+            commbench, or of a later schema than this version knows; and at the end of the block,
+            where that met damage or something missing in it.
     """
+    return _reading(path, _opened(path))
+
+
+@contextmanager
+def _reading(path: Path, file: Any) -> Iterator[Any]:
+    with file, _damage(path):
+        yield file
+
+
+@contextmanager
+def _damage(path: Path) -> Iterator[None]:
+    """What HDF5 says of a damaged file is told in a line; what others raise stays as it is."""
+    try:
+        yield
+    except (KeyError, OSError, RuntimeError, ValueError) as error:
+        if "h5py" not in extract_tb(error.__traceback__)[-1].filename:
+            raise
+        told = error.args[0] if error.args else error
+        raise UserError(f"{path} is damaged, or no whole run file ({told})") from error
+
+
+def _opened(path: Path) -> Any:
     if not path.exists():
         raise UserError(f"{path}: no such file; give the .h5 file of a run")
     if not path.is_file():
@@ -33,10 +59,11 @@ def open_run(path: Path) -> Any:
         raise UserError(f"{path}: not readable for this user") from error
     except OSError as error:
         raise UserError(f"{path} is no HDF5 file, or is damaged ({error})") from error
-    if file.attrs.get("format") != FORMAT:
+    with _damage(path):
+        form, version = file.attrs.get("format"), int(file.attrs.get("schema_version", 0))
+    if form != FORMAT:
         file.close()
         raise UserError(f"{path} was not written by commbench; give the .h5 file of a run")
-    version = int(file.attrs["schema_version"])
     if version > SCHEMA_VERSION:
         file.close()
         raise UserError(

@@ -65,11 +65,12 @@ class Measured:
 def measure(quick: bool, folder: Path, say: Callable[[str], None]) -> Measured:
     """Measure the cases of which `folder` has no complete run file; the results of all."""
     from commbench.pipeline.roofline import read_roofline
+    from commbench.record.paths import make_folder
 
     paths = {name: folder / f"{name}.h5" for name in CASES}
     missing = [name for name, path in paths.items() if not _complete(path)]
     if missing:
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         with TemporaryDirectory() as scratch:
             _measure_all({name: paths[name] for name in missing}, Path(scratch), quick, say)
     return Measured(quick, {name: read_roofline(path) for name, path in paths.items()})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass
 
@@ -23,7 +24,8 @@ class Rate(int):
         if isinstance(value, int):
             return super().__new__(cls, value)
         match = re.fullmatch(r"(\d+(?:\.\d+)?)(bit|kbit|mbit|gbit)", value.strip().lower())
-        bits = round(float(match[1]) * _BITS[match[2]]) if match else 0
+        number = float(match[1]) * _BITS[match[2]] if match else 0.0
+        bits = round(number) if math.isfinite(number) else 0
         if bits < 8:
             raise ValueError(f"{value!r} is not a speed such as 100mbit or 10gbit (bits a second)")
         return super().__new__(cls, bits)

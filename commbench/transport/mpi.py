@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+import weakref
 from collections import deque
 from collections.abc import Callable
 from functools import partial
@@ -15,6 +16,7 @@ from mpi4py import MPI
 from commbench.arrays import Array, Arrays
 from commbench.job import Job
 from commbench.transport import Incoming
+from commbench.units import seconds_given
 
 TAG = 7
 SEGMENT_BYTES = 1 << 20
@@ -55,7 +57,7 @@ class _Received:
 class _Sending:
     """A persistent request, and whether it has been started this time."""
 
-    __slots__ = ("request", "started", "to")
+    __slots__ = ("__weakref__", "request", "started", "to")
 
     def __init__(self, request: MPI.Prequest, to: int) -> None:
         self.request = request
@@ -130,7 +132,10 @@ class MPITransport:
         self._outboxes: dict[int, _Outbox] = {}
         self._held_back: list[_Outbox] = []
         in_turn = os.environ.get(IN_TURN)
-        self._port = _Port(float(in_turn)) if in_turn else None
+        self._port = _Port(seconds_given(IN_TURN, in_turn)) if in_turn else None
+        # Requests that nobody will start again. They come from wherever Python drops what held
+        # them, which may be no moment, or thread, to call MPI from.
+        self._unused: deque[MPI.Prequest] = deque()
         self._operator: MPI.Op | None = None
         self._plain = arrays.kind.wire == arrays.kind.work
         self._in_all_reduce = job.watchdog.guard(
@@ -159,8 +164,10 @@ class MPITransport:
         self, data: Array, to: int, *, lend: bool = False
     ) -> Callable[[bool], Callable[[], bool]]:
         """Prepare to send, as one persistent request."""
+        self._free_unused()
         request = self.comm.Send_init([data.view(np.uint8), MPI.BYTE], to, TAG)
         sending = _Sending(request, to)
+        weakref.finalize(sending, self._unused.append, request).atexit = False
         outbox = self._port or self._outboxes.setdefault(to, _Outbox())
         taken = self._asking(lambda: sending.started and request.Test())
 
@@ -171,6 +178,15 @@ class MPITransport:
             return taken
 
         return start
+
+    def _free_unused(self) -> None:
+        """Give unused requests back to MPI, those that have ended."""
+        for _ in range(len(self._unused)):
+            request = self._unused.popleft()
+            if request.Test():
+                request.Free()
+            else:
+                self._unused.append(request)
 
     def send(self, data: Array, to: int) -> Callable[[], bool]:
         """Start an Isend; returns the question whether `data` may be overwritten."""

@@ -11,6 +11,8 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
+from commbench.units import seconds_given
+
 # Many ranks share few cores on a workstation. A short wait only gives way to the other ranks; a
 # longer one sleeps, ever longer, so that a hundred waiting ranks leave the cores to the others: a
 # millisecond, and once it has lasted, a tenth of its own length.
@@ -92,7 +94,7 @@ def share_cores(ranks: int) -> None:
     """
     cores = len(os.sched_getaffinity(0))
     if given := os.environ.get(PATIENCE):
-        be_patient(float(given))
+        be_patient(seconds_given(PATIENCE, given))
     else:
         _manners.yields = max(_FEWEST_YIELDS, _MOST_YIELDS * cores // max(cores, ranks))
     prctl = getattr(ctypes.CDLL(None), "prctl", None)

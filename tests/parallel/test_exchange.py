@@ -96,6 +96,37 @@ def test_sends_what_the_schedule_says(job: Job, spec: str) -> None:
     assert (transport.messages, transport.elements) == (moved.messages_sent, moved.elements_sent)
 
 
+class Keeping:
+    """A communicator that remembers its persistent requests."""
+
+    def __init__(self, comm: MPI.Intracomm) -> None:
+        self.comm = comm
+        self.requests: list[MPI.Prequest] = []
+
+    def Send_init(self, *arguments: object) -> MPI.Prequest:  # noqa: N802
+        self.requests.append(self.comm.Send_init(*arguments))  # type: ignore[arg-type]
+        return self.requests[-1]
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self.comm, name)
+
+
+def test_requests_that_nobody_needs_go_back_to_mpi(job: Job) -> None:
+    transport = MPITransport(job, NumpyArrays(element_type("float32")))
+    transport.comm = keeping = Keeping(transport.comm)  # type: ignore[assignment]
+    schedule = parse_exchange("ring").schedule(job.rank, job.size)
+    for _ in range(3):
+        buffer = np.ones(1000, np.float32)
+        exchange = Exchange(schedule, buffer, transport, timeout_s=30, segment_bytes=64)
+        exchange.run()
+        exchange.run()
+        assert (buffer == job.size**2).all()
+        del exchange
+    # Those of the first; the second saw that they had ended, and the third gave them back.
+    first = keeping.requests[: len(keeping.requests) // 3]
+    assert all(request == MPI.REQUEST_NULL for request in first)
+
+
 @pytest.mark.parametrize(
     "spec",
     ["native", "parameter-server", "tree", "ring", "sharded-server", "recursive-doubling"],

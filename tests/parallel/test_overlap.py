@@ -1,6 +1,8 @@
 """Buckets that are exchanged while backward goes on have the sums of those that are not."""
 
+import threading
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import torch
@@ -8,6 +10,7 @@ from mpi4py import MPI
 
 from commbench.arrays import to_torch
 from commbench.buckets import Fusion, lay_out, plan_buckets
+from commbench.cli import commands
 from commbench.job import Job
 from commbench.overlap import Courier, Watch
 from commbench.plans import plan_all
@@ -81,3 +84,12 @@ def test_sums(job: Job, exchange: str, transport: str, fusion: Fusion) -> None:
             assert parameter.grad is not None
             assert (parameter.grad == (place + 1) * total).all()
         assert model.unused.grad.tolist() == [0] * 5
+
+
+def test_training_ends_its_thread(job: Job, tmp_path_factory: pytest.TempPathFactory) -> None:
+    folder = job.on_root(lambda: str(tmp_path_factory.mktemp("thread")))
+    output = str(Path(folder, "run.h5"))
+    line = f"train --model lstm-mnist --steps 2 --batch 14 --progress none --output {output}"
+    before = threading.enumerate()
+    commands.main(line.split(), standalone_mode=False)
+    assert [thread for thread in threading.enumerate() if thread not in before] == []

@@ -1,6 +1,8 @@
 """Experiments: command lines, what counts as an effect, one file for all results, going on."""
 
 import json
+import os
+import signal
 import subprocess
 import sys
 from dataclasses import replace
@@ -24,6 +26,7 @@ from commbench.experiments import (
     beats,
     collected,
     holds,
+    running,
 )
 from commbench.experiments.running import complete
 from commbench.reproduce import Outcome, score_cells
@@ -120,6 +123,22 @@ def test_what_is_missing_is_trained_and_what_is_there_is_not(tmp_path: Path) -> 
     other = Experiment("e", (Variant("a", {**TINY, "batch": 32}),), (1,))
     with pytest.raises(UserError, match=r"a-seed1\.h5 was made with other options \(8\)"):
         complete(other, tmp_path / "runs", quick=True, say=lines.append)
+
+
+def test_sigterm_ends_what_was_started(tmp_path: Path) -> None:
+    started = tmp_path / "started"
+    code = f"import os, time; print(os.getpid(), file=open({str(started)!r}, 'w'), flush=True)"
+    code += f"; os.kill({os.getpid()}, 15); time.sleep(30)"
+    task = running._Task(Variant("a", TINY), 1, tmp_path / "a.h5", [sys.executable, "-c", code])
+    before = signal.signal(signal.SIGTERM, lambda *_: None)  # or this process would just end
+    try:
+        with pytest.raises(SystemExit) as end:
+            running._train([task], 0.1, 1, print)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert end.value.code == 128 + signal.SIGTERM
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(started.read_text()), 0)
 
 
 def test_a_training_that_fails_is_told_with_its_command(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """What is exchanged when, while backward goes on."""
 
+import sys
 import threading
 from collections.abc import Callable
 
@@ -51,6 +52,30 @@ def test_what_fails_in_the_thread_fails_in_the_step() -> None:
     bad.begin_until(1)
     with pytest.raises(ValueError, match="a peer is gone"):
         bad.finish()
+
+
+def test_close_ends_the_thread() -> None:
+    before, switch_s = threading.active_count(), sys.getswitchinterval()
+    one = courier([lambda: None])
+    one.finish()
+    assert threading.active_count() == before + 1
+    one.close()
+    one.close()
+    assert threading.active_count() == before
+    assert sys.getswitchinterval() == pytest.approx(switch_s, abs=2e-6)  # kept in microseconds
+
+
+def test_close_does_not_wait_for_an_exchange() -> None:
+    begun, goes_on = threading.Event(), threading.Event()
+    before = threading.enumerate()
+    one = courier([lambda: begun.set() or goes_on.wait(20) or None])  # type: ignore[func-returns-value]
+    one.begin_until(1)
+    assert begun.wait(20)
+    one.close()  # the step is never finished
+    (thread,) = (each for each in threading.enumerate() if each not in before)
+    goes_on.set()
+    thread.join(20)
+    assert not thread.is_alive()
 
 
 class Begun:
