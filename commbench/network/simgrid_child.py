@@ -58,7 +58,7 @@ def _simulated(job: Mapping[str, Any]) -> dict[str, Any]:
         zip(program.senders, program.receivers, strict=True), replay.sizes, strict=True
     ):
         sent[pair] += size
-    name, share = _hottest(simgrid_platform.carried(hosts, sent), seconds)
+    name, share = _hottest(simgrid_platform.carried(hosts.ranks, sent), seconds)
     return {
         "seconds": seconds,
         "messages": len(program.senders),
