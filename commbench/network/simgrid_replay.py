@@ -27,7 +27,7 @@ from commbench.network.simgrid_platform import Hosts
 # buffer, its way from there, being added. A flow's mark is the message's number times 4, plus this.
 _WHOLE, _OUT, _ONWARD, _ADDED = range(4)
 # An actor's wait costs as much as it watches flows, a new actor as much as some waits.
-_WATCHED = 64
+_WATCHED = 32
 
 
 class Replay:

@@ -28,19 +28,42 @@ FLY = Layout("dragonfly", 16, groups=(2, 1), chassis=(2, 1), routers=(2, 1), rou
 RACKED = Cluster("racks", "", (), (), 1, NONE, NONE, float("inf"), RACKS)
 
 
+# Every plain exchange, on numbers of ranks that are hard for it.
+PLAIN = [
+    *((spec, 7) for spec in ("parameter-server", "parameter-server@server=dedicated", "ring")),
+    *((spec, 12) for spec in ("sharded-server", "sharded-server@servers=3", "torus")),
+    *((spec, 12) for spec in ("hierarchical", "recursive-doubling", "ring@segments=2")),
+    *((spec, size) for spec in ("tree", "tree@segments=4", "double-tree") for size in (6, 21)),
+    *(("binary-blocks", size) for size in (3, 5, 6, 7, 12, 44)),
+    ("halving-doubling", 16),
+]
+
+
 @needs_simgrid
-def test_without_contention_it_is_the_price() -> None:
-    star = load_cluster("ethernet-10g")
-    cases = [
-        (parse_exchange(spec), ranks)
-        for spec, ranks in [
-            *(("tree", 6), ("ring", 5), ("parameter-server", 7), ("halving-doubling", 16)),
-        ]
-    ]
+@pytest.mark.parametrize("reduce_rate", [5e9, 5e8], ids=["network", "adding"])
+def test_without_contention_it_is_the_price(reduce_rate: float) -> None:
+    star = replace(load_cluster("ethernet-10g"), reduce_rate=reduce_rate)
+    cases = [(parse_exchange(spec), ranks) for spec, ranks in PLAIN]
     for (choice, ranks), one in zip(cases, simulate_all(cases, 3e6, star), strict=True):
         assert isinstance(one, Simulated)
         assert one.seconds == pytest.approx(one.predicted_s, rel=1e-3), f"{choice.spec} {ranks}"
         assert one.hottest_link.startswith("port")
+
+
+@needs_simgrid
+def test_within_a_node_it_is_the_price() -> None:
+    inside = Cluster("node", "", (), (), 64, Link(5e-6, 5e9), Link(20e-6, 1e9), 2e9)
+    cases = [(parse_exchange(spec), ranks) for spec, ranks in PLAIN]
+    for (choice, ranks), one in zip(cases, simulate_all(cases, 3e6, inside), strict=True):
+        assert isinstance(one, Simulated)
+        assert one.seconds == pytest.approx(one.predicted_s, rel=1e-3), f"{choice.spec} {ranks}"
+
+
+@needs_simgrid
+def test_early_messages_do_not_crowd_the_wires() -> None:
+    # All send to the server at once; they reach its rack's one uplink when it takes them.
+    server = simulate("parameter-server", 16, 16e6, RACKED)
+    assert server.ratio == pytest.approx(1, rel=1e-3)
 
 
 @needs_simgrid
