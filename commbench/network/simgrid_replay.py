@@ -4,37 +4,37 @@ As in `network.cost`: a rank takes what it receives one by one, in the order lis
 it adds, and begins a round when it has all of the round before; its sends go out one at a time, in
 the order listed, to other nodes and within its own independently.
 
-A message whose receiver waits for it, when its sender's port is free for it, is one flow from end
-to end. Any other is early, and takes two: one as far as a buffer right behind the sender's port,
-which is free then, and one from there on, as soon as the receiver waits for it. By the price, too,
-it leaves and comes in independently; and the wires between carry it once, when it is wanted.
+A message whose receiver waits for it, when the ports at either end are free for it, is one flow
+from end to end. Any other is early, and takes two: one as far as a buffer right behind the port it
+left by, and one from there on, once it may come in. By the price, too, it leaves and comes in
+independently; and the wires between carry it once, when it is wanted.
 
-SimGrid's Python runs an actor as a thread, and a thousand that wake each other for every message
-are slow. So hosts are one a rank, but actors few: each watches some flows, whosever they are, and
-begins those that may follow.
+Ranks of a node take turns at its ports, as they come to them. A turn lasts no longer than a flow
+takes that nothing slows: a message that waits for the wires beyond keeps nobody from a port that it
+does not fill. Its rank sends no other before it is over.
 """
 
 from __future__ import annotations
 
-from collections import defaultdict, deque
+from collections import Counter, defaultdict, deque
+from math import inf
 from typing import Any
 
 from commbench.matching import ProofError
+from commbench.network.cluster import Cluster
 from commbench.network.program import Program
 from commbench.network.simgrid_platform import Hosts
+from commbench.network.simgrid_watch import ADDED, ONWARD, OUT, WHOLE, Watch
 
-# What a flow is to its message, all that SimGrid knows of: its whole way, its way out as far as the
-# buffer, its way from there, being added. A flow's mark is the message's number times 4, plus this.
-_WHOLE, _OUT, _ONWARD, _ADDED = range(4)
-# An actor's wait costs as much as it watches flows, a new actor as much as some waits.
-_WATCHED = 32
+# A flow that nothing slows is over when its turn is; so much later it is past doubt.
+_SLACK = 1 + 1e-6
 
 
 class Replay:
     """The state of all ranks of one exchange; to be run once."""
 
     def __init__(
-        self, simgrid: Any, program: Program, hosts: Hosts, n_bytes: float, adds: bool
+        self, simgrid: Any, program: Program, hosts: Hosts, n_bytes: float, cluster: Cluster
     ) -> None:
         """Prepare it.
 
@@ -43,12 +43,13 @@ class Replay:
             program: of every rank.
             hosts: every rank's.
             n_bytes: length of the buffer; SimGrid knows whole bytes, at least one a message.
-            adds: whether adding takes time.
+            cluster: its links, and whether adding takes time.
         """
         self.simgrid = simgrid
         self.program = program
         self.hosts = hosts
-        self.adds = adds
+        self.adds = cluster.gamma_s > 0
+        self.between = cluster.between
         # A schedule has few sizes of pieces, and millions of messages.
         lengths = {share: max(1, round(share * n_bytes)) for share in set(program.shares)}
         self.sizes = [lengths[share] for share in program.shares]
@@ -58,9 +59,16 @@ class Replay:
         self.turn = [0] * ranks
         self.taken = [0] * ranks
         self.awaits = [-1] * ranks
-        # Ports to send by, two a rank: messages that are to go, and whether one is going.
-        self.queues: dict[int, deque[int]] = defaultdict(deque)
+        # Of each rank, whether it is sending: to other nodes, within its own.
         self.busy = bytearray(2 * ranks)
+        # Ports, of each rank and then of each node: messages that are to go out by one or to come
+        # in, and the one whose turn it is, or -1.
+        ports = ranks + max(program.nodes, default=0) + 1
+        self.outgoing: dict[int, deque[int]] = defaultdict(deque)
+        self.incoming: dict[int, deque[int]] = defaultdict(deque)
+        self.goes_out = [-1] * ports
+        self.comes_in = [-1] * ports
+        self.shared = {node for node, number in Counter(program.nodes).items() if number > 1}
 
     def run(self, engine: Any) -> float:
         """Simulate; how many seconds the exchange takes.
@@ -77,7 +85,7 @@ class Replay:
 
     def begin_all(self) -> None:
         """The first actor."""
-        watch = _Watch(self)
+        watch = Watch(self)
         for rank in range(len(self.turn)):
             self.begin(rank, watch)
         watch()
@@ -85,61 +93,89 @@ class Replay:
     # No method below starts a flow, for SimGrid may then let another actor go on: the state is
     # whole after each. What may be started is left with the actor.
 
-    def begin(self, rank: int, watch: _Watch) -> None:
+    def begin(self, rank: int, watch: Watch) -> None:
         """Send; a round that receives nothing is over at once."""
         steps = self.program.steps[rank]
         while self.turn[rank] < len(steps):
             step = steps[self.turn[rank]]
             for number in step.sends:
-                port = self.port(number)
-                self.queues[port].append(number)
+                port = self.way_out(number)
+                self.outgoing[port].append(number)
                 watch.ports.append(port)
             if step.recvs:
                 self.listen(rank, watch)
                 return
             self.turn[rank] += 1
 
-    def listen(self, rank: int, watch: _Watch) -> None:
+    def listen(self, rank: int, watch: Watch) -> None:
         """Wait for the next message of the round; one that is early may come in."""
         number = self.program.steps[rank][self.turn[rank]].recvs[self.taken[rank]]
         self.awaits[rank] = number
         if self.left[number]:
-            watch.due.append(4 * number + _ONWARD)
+            port = self.way_in(number)
+            self.incoming[port].append(number)
+            self.admit(port, watch)
+
+    def admit(self, port: int, watch: Watch) -> None:
+        """The next of the early messages that are awaited comes in."""
+        if self.comes_in[port] < 0 and self.incoming[port]:
+            number = self.comes_in[port] = self.incoming[port].popleft()
+            watch.due.append(4 * number + ONWARD)
 
     def next(self, port: int) -> int | None:
         """The mark of the flow that a port would start now, if any."""
-        if self.busy[port] or not self.queues[port]:
+        if self.goes_out[port] >= 0:
             return None
-        number = self.queues[port][0]
-        awaited = self.awaits[self.program.receivers[number]] == number
-        return 4 * number + (_WHOLE if awaited else _OUT)
+        for number in self.outgoing[port]:
+            if not self.busy[self.sending(number)]:
+                ready = self.awaited(number) and self.comes_in[self.way_in(number)] < 0
+                return 4 * number + (WHOLE if ready else OUT)
+        return None
 
     def goes(self, mark: int) -> None:
         """That flow is about to be started."""
         number, kind = divmod(mark, 4)
-        port = self.port(number)
-        self.queues[port].popleft()
-        self.busy[port] = True
-        self.left[number] = 1 if kind == _WHOLE else 2
+        port, onto = self.way_out(number), self.way_in(number)
+        self.outgoing[port].remove(number)
+        self.goes_out[port] = number
+        self.busy[self.sending(number)] = True
+        self.left[number] = 1 if kind == WHOLE else 2
+        if kind == WHOLE:
+            self.comes_in[onto] = number
+        elif self.awaited(number):
+            self.incoming[onto].append(number)
 
-    def ended(self, mark: int, watch: _Watch) -> None:
-        """A flow is over: a port may be free, a message there, and its receiver go on."""
+    def passed(self, mark: int, watch: Watch) -> None:
+        """A flow's turn is over at the ports that it has held."""
+        number, kind = divmod(mark, 4)
+        if kind in (WHOLE, OUT):
+            port = self.way_out(number)
+            if self.goes_out[port] == number:
+                self.goes_out[port] = -1
+            watch.ports.append(port)
+        if kind in (WHOLE, ONWARD):
+            port = self.way_in(number)
+            if self.comes_in[port] == number:
+                self.comes_in[port] = -1
+                self.admit(port, watch)
+
+    def ended(self, mark: int, watch: Watch) -> None:
+        """A flow is over: ports may be free, a message there, and its receiver go on."""
         number, kind = divmod(mark, 4)
         rank = self.program.receivers[number]
-        if kind != _ADDED:
-            if kind != _ONWARD:
-                port = self.port(number)
-                self.busy[port] = False
-                watch.ports.append(port)
+        if kind != ADDED:
+            if kind != ONWARD:
+                self.busy[self.sending(number)] = False
+            self.passed(mark, watch)
             self.left[number] -= 1
             if self.left[number]:
                 return
             if self.adds and self.program.steps[rank][self.turn[rank]].adds[self.taken[rank]]:
-                watch.due.append(4 * number + _ADDED)
+                watch.due.append(4 * number + ADDED)
                 return
         self.took(rank, watch)
 
-    def took(self, rank: int, watch: _Watch) -> None:
+    def took(self, rank: int, watch: Watch) -> None:
         """A rank is through with a message."""
         step = self.program.steps[rank][self.turn[rank]]
         self.taken[rank] += 1
@@ -150,91 +186,46 @@ class Replay:
         self.taken[rank] = 0
         self.begin(rank, watch)
 
-    def port(self, number: int) -> int:
-        """By which a message leaves."""
+    def awaited(self, number: int) -> bool:
+        """Whether a message's receiver waits for it."""
+        return self.awaits[self.program.receivers[number]] == number
+
+    def sending(self, number: int) -> int:
+        """Two of each rank: to other nodes, within its own."""
         return 2 * self.program.senders[number] + self.program.inside[number]
+
+    def way_out(self, number: int) -> int:
+        """The port by which a message leaves."""
+        return self.port(self.program.senders[number], number)
+
+    def way_in(self, number: int) -> int:
+        """The port by which it arrives."""
+        return self.port(self.program.receivers[number], number)
+
+    def port(self, rank: int, number: int) -> int:
+        """Its own to the others of its node; its node's to other nodes."""
+        return rank if self.program.inside[number] else len(self.turn) + self.program.nodes[rank]
+
+    def turn_s(self, mark: int) -> float:
+        """For how long a flow keeps other ranks of its nodes waiting; infinite where none do."""
+        number, kind = divmod(mark, 4)
+        program = self.program
+        if not self.shared or kind == ADDED or program.inside[number]:
+            return inf
+        if self.shared.isdisjoint(
+            (program.nodes[program.senders[number]], program.nodes[program.receivers[number]])
+        ):
+            return inf
+        return (self.between.latency_s + self.sizes[number] * self.between.beta_s) * _SLACK
 
     def ends(self, mark: int) -> tuple[Any, Any]:
         """Whence a flow goes, and where to."""
         number, kind = divmod(mark, 4)
         ranks = self.hosts.ranks
         sender, receiver = self.program.senders[number], self.program.receivers[number]
-        if kind == _WHOLE:
+        if kind == WHOLE:
             return ranks[sender], ranks[receiver]
-        if kind == _ADDED:
+        if kind == ADDED:
             return ranks[receiver], ranks[receiver]
-        buffer = self.hosts.buffers[self.port(number)]
-        return (ranks[sender], buffer) if kind == _OUT else (buffer, ranks[receiver])
-
-
-class _Watch:
-    """An actor: waits for its flows, and does what each one's end makes possible."""
-
-    def __init__(self, replay: Replay) -> None:
-        self.replay = replay
-        self.flows: list[Any] = []
-        # Of each flow, its mark.
-        self.marks: list[int] = []
-        # To be started: marks of flows, and whatever ports may send.
-        self.due: list[int] = []
-        self.ports: list[int] = []
-
-    def __call__(self) -> None:
-        """Until no flow is left."""
-        replay = self.replay
-        self.start_all()
-        while self.flows:
-            self.share()
-            first = replay.simgrid.Comm.wait_any(self.flows)
-            flows, marks = self.flows, self.marks
-            self.flows, self.marks = [], []
-            over = []
-            # Where ranks are alike, many end at once: one wait for all.
-            for at, (flow, mark) in enumerate(zip(flows, marks, strict=True)):
-                if at == first or flow.finish_time >= 0:
-                    over.append(mark)
-                else:
-                    self.flows.append(flow)
-                    self.marks.append(mark)
-            for mark in over:
-                replay.ended(mark, self)
-            self.start_all()
-
-    def start_all(self) -> None:
-        """Start what may be."""
-        for mark in self.due:
-            self.start(mark)
-        self.due.clear()
-        early = [port for port in self.ports if not self.send(port, early=False)]
-        self.ports.clear()
-        if early:
-            # Flows of other actors may be over at this very moment, and receivers ready.
-            self.replay.simgrid.this_actor.yield_()
-            for port in early:
-                self.send(port, early=True)
-
-    def send(self, port: int, *, early: bool) -> bool:
-        """Start what a port sends now; False if there is a message, but early, and it must not."""
-        mark = self.replay.next(port)
-        if mark is None:
-            return True
-        if mark % 4 == _OUT and not early:
-            return False
-        self.replay.goes(mark)
-        self.start(mark)
-        return True
-
-    def start(self, mark: int) -> None:
-        """Begin a flow."""
-        sender, receiver = self.replay.ends(mark)
-        n_bytes = self.replay.sizes[mark // 4]
-        self.flows.append(self.replay.simgrid.Comm.sendto_async(sender, receiver, n_bytes))
-        self.marks.append(mark)
-
-    def share(self) -> None:
-        """Leave to new actors what is too much for one."""
-        while len(self.flows) > 2 * _WATCHED:
-            other = _Watch(self.replay)
-            other.flows, self.flows = self.flows[:_WATCHED], self.flows[_WATCHED:]
-            other.marks, self.marks = self.marks[:_WATCHED], self.marks[_WATCHED:]
-            self.replay.simgrid.Actor.create("ranks", self.replay.hosts.ranks[0], other)
+        buffer = self.hosts.buffers[self.sending(number)]
+        return (ranks[sender], buffer) if kind == OUT else (buffer, ranks[receiver])

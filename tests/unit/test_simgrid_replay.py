@@ -28,6 +28,7 @@ class Alone:
         self.clock = 0.0
         self.begun = 0
         self.Comm = SimpleNamespace(sendto_async=self.send, wait_any=self.wait)
+        self.Engine = SimpleNamespace(get_clock=lambda: self.clock)
         self.this_actor = SimpleNamespace(yield_=lambda: None)
         self.Actor = SimpleNamespace(create=lambda _name, _host, body: self.run_first(body))
 
@@ -56,7 +57,7 @@ def replayed(program: Program, cluster: Cluster, alone: Alone | None = None) -> 
     alone = alone or Alone(cluster)
     ranks = len(program.nodes)
     hosts = Hosts(list(range(ranks)), [f"buffer of {port}" for port in range(2 * ranks)])
-    return Replay(alone, program, hosts, N_BYTES, cluster.gamma_s > 0).run(alone)
+    return Replay(alone, program, hosts, N_BYTES, cluster).run(alone)
 
 
 @pytest.mark.parametrize(

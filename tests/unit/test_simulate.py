@@ -51,12 +51,25 @@ def test_without_contention_it_is_the_price(reduce_rate: float) -> None:
 
 
 @needs_simgrid
-def test_within_a_node_it_is_the_price() -> None:
-    inside = Cluster("node", "", (), (), 64, Link(5e-6, 5e9), Link(20e-6, 1e9), 2e9)
+@pytest.mark.parametrize("place", ["block", "round-robin"])
+@pytest.mark.parametrize("ranks_per_node", [3, 64])
+def test_ranks_of_a_node_without_contention(ranks_per_node: int, place: str) -> None:
+    near, far = Link(5e-6, 5e9), Link(20e-6, 1e9)
+    cluster = Cluster("nodes", "", (), (), ranks_per_node, near, far, 2e9)
     cases = [(parse_exchange(spec), ranks) for spec, ranks in PLAIN]
-    for (choice, ranks), one in zip(cases, simulate_all(cases, 3e6, inside), strict=True):
+    simulated = simulate_all(cases, 3e6, cluster, place=place)
+    for (choice, ranks), one in zip(cases, simulated, strict=True):
         assert isinstance(one, Simulated)
         assert one.seconds == pytest.approx(one.predicted_s, rel=1e-3), f"{choice.spec} {ranks}"
+
+
+@needs_simgrid
+def test_ranks_of_a_node_meet_on_the_wires() -> None:
+    # As with one rank a node; a ring of twice as many has pieces of half the length.
+    pairs = replace(RACKED, ranks_per_node=2)
+    told = simulate("ring", 32, 32e6, pairs, place="round-robin")
+    assert told.hottest_link.startswith("link")
+    assert told.hottest_share == pytest.approx(1, rel=0.02)
 
 
 @needs_simgrid
