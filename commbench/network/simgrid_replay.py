@@ -17,6 +17,8 @@ does not fill. Its rank sends no other before it is over.
 from __future__ import annotations
 
 from collections import Counter, defaultdict, deque
+from heapq import heappop, heappush
+from itertools import count
 from math import inf
 from typing import Any
 
@@ -65,9 +67,12 @@ class Replay:
         # in, and the one whose turn it is, or -1.
         ports = ranks + max(program.nodes, default=0) + 1
         self.outgoing: dict[int, deque[int]] = defaultdict(deque)
-        self.incoming: dict[int, deque[int]] = defaultdict(deque)
+        self.incoming: dict[int, list[tuple[float, int, int]]] = defaultdict(list)
         self.goes_out = [-1] * ports
         self.comes_in = [-1] * ports
+        # Where ranks share ports: in which order sends met the receives that waited for them.
+        self.matched: dict[int, int] = {}
+        self.order = count()
         self.shared = {node for node, number in Counter(program.nodes).items() if number > 1}
 
     def run(self, engine: Any) -> float:
@@ -101,6 +106,8 @@ class Replay:
             for number in step.sends:
                 port = self.way_out(number)
                 self.outgoing[port].append(number)
+                if self.shared and self.awaited(number):
+                    self.matched[number] = next(self.order)
                 watch.ports.append(port)
             if step.recvs:
                 self.listen(rank, watch)
@@ -111,15 +118,22 @@ class Replay:
         """Wait for the next message of the round; one that is early may come in."""
         number = self.program.steps[rank][self.turn[rank]].recvs[self.taken[rank]]
         self.awaits[rank] = number
+        if self.shared:
+            self.matched[number] = next(self.order)
         if self.left[number]:
             port = self.way_in(number)
-            self.incoming[port].append(number)
+            self.join(number)
             self.admit(port, watch)
+
+    def join(self, number: int) -> None:
+        """An early message is awaited: of those that come at one moment, as they were matched."""
+        now = float(self.simgrid.Engine.get_clock())
+        heappush(self.incoming[self.way_in(number)], (now, self.matched.get(number, 0), number))
 
     def admit(self, port: int, watch: Watch) -> None:
         """The next of the early messages that are awaited comes in."""
         if self.comes_in[port] < 0 and self.incoming[port]:
-            number = self.comes_in[port] = self.incoming[port].popleft()
+            number = self.comes_in[port] = heappop(self.incoming[port])[2]
             watch.due.append(4 * number + ONWARD)
 
     def next(self, port: int) -> int | None:
@@ -132,6 +146,11 @@ class Replay:
                 return 4 * number + (WHOLE if ready else OUT)
         return None
 
+    def rank_of(self, port: int) -> int:
+        """Ports that may start flows at one moment do so in this order."""
+        mark = self.next(port)
+        return 0 if mark is None else self.matched.get(mark // 4, 0)
+
     def goes(self, mark: int) -> None:
         """That flow is about to be started."""
         number, kind = divmod(mark, 4)
@@ -143,7 +162,7 @@ class Replay:
         if kind == WHOLE:
             self.comes_in[onto] = number
         elif self.awaited(number):
-            self.incoming[onto].append(number)
+            self.join(number)
 
     def passed(self, mark: int, watch: Watch) -> None:
         """A flow's turn is over at the ports that it has held."""

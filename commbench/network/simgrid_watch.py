@@ -82,6 +82,8 @@ class Watch:
         for mark in self.due:
             self.start(mark)
         self.due.clear()
+        if self.replay.shared:
+            self.ports.sort(key=self.replay.rank_of)
         early = [port for port in self.ports if not self.send(port, early=False)]
         self.ports.clear()
         if early:
