@@ -51,14 +51,14 @@ def _simulated(job: Mapping[str, Any]) -> dict[str, Any]:
     program = compile_program(choice, len(nodes), renumbered(nodes), each=True)
     engine = simgrid.Engine(["commbench", *simgrid_platform.CONFIGURATION])
     hosts = simgrid_platform.build(simgrid, cluster, nodes)
-    replay = Replay(simgrid, program, hosts, job["n_bytes"], cluster.gamma_s > 0)
+    replay = Replay(simgrid, program, hosts, job["n_bytes"], cluster)
     seconds = replay.run(engine) if program.senders else 0.0
     sent: dict[tuple[int, int], float] = defaultdict(float)
     for pair, size in zip(
         zip(program.senders, program.receivers, strict=True), replay.sizes, strict=True
     ):
         sent[pair] += size
-    name, share = _hottest(simgrid_platform.carried(hosts, sent), seconds)
+    name, share = _hottest(simgrid_platform.carried(hosts.ranks, sent), seconds)
     return {
         "seconds": seconds,
         "messages": len(program.senders),

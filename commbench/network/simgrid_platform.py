@@ -8,12 +8,18 @@ is a link in either direction, of the cluster's bandwidth between nodes and half
 of the network have that bandwidth too (a dragonfly's as many times as the layout says), and no
 latency: so a message that meets no other takes what it costs in `network.cost`, however far it
 goes. Within a node every rank has such a port of its own.
+
+Behind its port a node has one more host, and where ranks share it another behind theirs: buffers
+for messages that leave before they may come in. The way to a buffer has the port to send by, the
+way from there the network and the port to receive by. Either has the latency of a whole message,
+for in `network.cost` that is how long a message holds either port.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from commbench.errors import UserError
@@ -49,8 +55,22 @@ def require_shape(cluster: Cluster) -> None:
         )
 
 
-def build(simgrid: Any, cluster: Cluster, nodes: Sequence[int]) -> list[Any]:
-    """The host of every rank, in a new platform; there can be one a process.
+@dataclass(frozen=True)
+class Hosts:
+    """Between what flows may be.
+
+    Attributes:
+        ranks: the host of each.
+        buffers: two of each rank, where its messages go that may not come in yet: those to other
+            nodes, then those within; None where it can have no such messages.
+    """
+
+    ranks: list[Any]
+    buffers: list[Any]
+
+
+def build(simgrid: Any, cluster: Cluster, nodes: Sequence[int]) -> Hosts:
+    """All hosts, in a new platform; there can be one a process.
 
     Args:
         simgrid: the module, its engine made.
@@ -69,9 +89,9 @@ class _Builder:
         self.ranks: dict[int, list[int]] = defaultdict(list)
         for rank, node in enumerate(nodes):
             self.ranks[node].append(rank)
-        self.hosts: list[Any] = [None] * len(nodes)
+        self.hosts = Hosts([None] * len(nodes), [None] * (2 * len(nodes)))
 
-    def build(self) -> list[Any]:
+    def build(self) -> Hosts:
         """Everything, sealed."""
         layout, zones = self.cluster.layout, self.simgrid.NetZone
         if layout.kind == "star":
@@ -132,7 +152,16 @@ class _Builder:
             if self.cluster.gamma_s:
                 self.adder(zone, point, rank)
             others.append((point, own))
-            self.hosts[rank] = host
+            self.hosts.ranks[rank] = host
+        if len(self.ranks) > 1:
+            ports = [(point, port) for point, _ in others]
+            buffer, onward = self.buffer(zone, number, ports, inside=False)
+            zone.add_route(buffer, gate, None, None, [onward], False)
+        if len(others) > 1:
+            buffer, onward = self.buffer(zone, number, others, inside=True)
+            for point, own in others:
+                way = [onward, simgrid.LinkInRoute(own, down)]
+                zone.add_route(buffer, point, None, None, way, False)
         zone.seal()
         return zone.netpoint, gate
 
@@ -140,6 +169,23 @@ class _Builder:
         """A link in either direction, with half the latency of a message."""
         made = zone.create_split_duplex_link(name, link.bandwidth)
         return made.set_latency(link.latency_s / 2).seal()
+
+    def buffer(
+        self, zone: Any, number: int, ports: Sequence[tuple[Any, Any]], *, inside: bool
+    ) -> tuple[Any, Any]:
+        """What lies behind the ports of a node's ranks; and half the latency, for the way on."""
+        simgrid, link = self.simgrid, self.cluster.inside if inside else self.cluster.between
+        name = f"buffer {'in' if inside else 'of'} node {number}"
+        host = zone.create_host(name, _FLOPS)
+        # Each flow may have all of its bandwidth, for it is only a latency.
+        half = zone.create_link(f"latency of {name}", link.bandwidth)
+        half.set_sharing_policy(simgrid.Link.FATPIPE, None).set_latency(link.latency_s / 2).seal()
+        onward = simgrid.LinkInRoute(half)
+        for rank, (point, port) in zip(self.ranks[number], ports, strict=True):
+            out = [simgrid.LinkInRoute(port, simgrid.LinkInRoute.UP), onward]
+            zone.add_route(point, host.netpoint, None, None, out, False)
+            self.hosts.buffers[2 * rank + inside] = host
+        return host.netpoint, onward
 
     def adder(self, zone: Any, point: Any, rank: int) -> None:
         """The way from a rank to itself, as fast as it adds: adding n bytes is sending them."""
