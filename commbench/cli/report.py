@@ -117,6 +117,9 @@ def _print(report: Report) -> None:
         console.print(note, markup=False)
 
 
+_TASK = ("model", "data", "global_batch")
+
+
 def _tables(report: Report) -> Iterator[Table]:
     if report.trainings:
         yield _trainings(report)
@@ -136,6 +139,8 @@ def _table(title: str, texts: list[str], numbers: list[str]) -> Table:
 
 
 def _trainings(report: Report) -> Table:
+    from rich.text import Text  # names may hold what rich takes for markup
+
     phases = list(dict.fromkeys(name for run in report.trainings for name in run.phase_s))
     table = _table(
         "training: share of a step for each phase, mean over workers and steps",
@@ -145,8 +150,7 @@ def _trainings(report: Report) -> Table:
     for run in report.trainings:
         measured = len(run.evaluations["top1"]) > 0
         table.add_row(
-            run.label,
-            *(str(run.task.get(name, "-")) for name in ("model", "data", "global_batch")),
+            *map(Text, (run.label, *(str(run.task.get(name, "-")) for name in _TASK))),
             f"{run.evaluations['top1'][-1]:.2%}" if measured else "-",
             f"{run.evaluations['time_s'][-1]:.1f} s" if measured else "-",
             f"{1e3 * run.step_s():.1f} ms" if run.phase_s else "-",
@@ -156,6 +160,8 @@ def _trainings(report: Report) -> Table:
 
 
 def _timings(timings: list[Timing], setting: str) -> Table:
+    from rich.text import Text
+
     table = _table(
         f"sweep ({setting}): time of the slowest rank",
         ["exchange"],
@@ -166,7 +172,7 @@ def _timings(timings: list[Timing], setting: str) -> Table:
     )
     for timing in sorted(timings, key=lambda one: (one.ranks, one.size)):
         table.add_row(
-            timing.exchange,
+            Text(timing.exchange),
             str(timing.ranks),
             f"{timing.size:,}",
             str(len(timing.slowest_s)),

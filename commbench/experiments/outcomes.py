@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
@@ -44,7 +45,6 @@ def write(outcome: Outcome, name: str, path: Path) -> None:
     """
     if path.exists():
         read(path, name)
-        path.unlink()
     groups = [
         _table(group, kept) for group, key in _TABLES.items() if (kept := getattr(outcome, key))
     ]
@@ -57,10 +57,22 @@ def write(outcome: Outcome, name: str, path: Path) -> None:
         # An empty list would have no type.
         **({"notes": list(outcome.notes)} if outcome.notes else {}),
     }
-    file = RunFile.create(
-        path, kind=_KIND, options={}, seed=0, hosts=[], devices=[], groups=groups, attributes=facts
-    )
-    file.finish()
+    # Whole, or as it was: a reproduction may have taken an hour.
+    whole = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        RunFile.create(
+            whole,
+            kind=_KIND,
+            options={},
+            seed=0,
+            hosts=[],
+            devices=[],
+            groups=groups,
+            attributes=facts,
+        ).finish()
+        whole.replace(path)
+    finally:
+        whole.unlink(missing_ok=True)
 
 
 def read(path: Path, name: str) -> Outcome:
