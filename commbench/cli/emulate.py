@@ -48,7 +48,7 @@ if TYPE_CHECKING:
 @click.option("--racks", type=int, default=1, show_default=True, help="Switches, one a rack.")
 @click.option(
     "--oversubscription",
-    type=Number(),
+    type=Number(min=0, min_open=True),
     default=1.0,
     show_default=True,
     help="How many times less than its hosts' links together a rack's uplink carries.",
