@@ -35,8 +35,8 @@ exchanges() { # LIBRARY P: which of ours is the best for which size; then that a
     # Eight ranks would hold 12 GB of buffers.
     if [ "$2" -ge 8 ] || [ -n "${QUICK:-}" ]; then more=; fi
     rm -f "$folder/tune-$1-n$2.h5" "$folder/exchanges-$1-n$2.h5"
-    mpirun -n "$2" commbench tune \
-        --exchange native,parameter-server,tree,ring,sharded-server,halving-doubling,recursive-doubling \
+    ours=parameter-server,tree,ring,sharded-server,halving-doubling,recursive-doubling
+    mpirun -n "$2" commbench tune --exchange "native,$ours" \
         --minbytes 4K --maxbytes "$longest" --stepfactor 4 --iters "$rounds" \
         --tuning "$scratch/tuning.json" --output "$folder/tune-$1-n$2.h5"
     mpirun -n "$2" python -m benchmarks.run --sizes "$sizes$more" --seconds "$seconds" \

@@ -6,13 +6,15 @@ out once, before the first run.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from commbench.schedule import AllReduce, Recv, Round, Schedule, Send
+
+# The first element of a range, and the first one behind it.
+Span = tuple[int, int]
 
 
 @dataclass(slots=True)
@@ -106,14 +108,16 @@ def cut(schedule: Schedule, count: int, longest: Callable[[int], int]) -> Cut:
         count: length of the buffer.
         longest: the most elements in one message to or from a peer.
     """
+    rounds = list(enumerate(schedule.rounds))
+    received = [tuple(_receivings(step, number, count, longest)) for number, step in rounds]
+    sent = [tuple(_sendings(step, number, count, longest)) for number, step in rounds]
+    spans = _Spans({(one.start, one.stop) for part in (*received, *sent) for one in part})
     sendings: list[Sending] = []
     turns = []
-    reading, copies, added = _Ranges(), _Ranges(), _Ranges()
-    for number, step in enumerate(schedule.rounds):
-        first = len(sendings)
-        recvs = tuple(_receivings(step, number, count, longest))
-        sendings += _sendings(step, number, count, longest)
-        sends = range(first, len(sendings))
+    reading, copies, added = (_Ranges(spans) for _ in range(3))
+    for (number, step), recvs, own in zip(rounds, received, sent, strict=True):
+        sends = range(len(sendings), len(sendings) + len(own))
+        sendings += own
         for index in sends:
             one = sendings[index]
             one.changed = bool(added.over(one.start, one.stop))
@@ -168,41 +172,53 @@ def _segments(op: Send | Recv, count: int, segment: int) -> Iterator[tuple[int, 
         yield first, min(first + segment, stop)
 
 
+class _Spans:
+    """All ranges of elements in a schedule: mostly few, and the same ones again and again."""
+
+    def __init__(self, spans: set[Span]) -> None:
+        self._all = sorted(spans)
+        self._starts, self._stops = np.array(self._all, np.int64).reshape(-1, 2).T
+        self._over: dict[Span, list[Span]] = {}
+
+    def over(self, span: Span) -> list[Span]:
+        """Those that share an element with one of them."""
+        found = self._over.get(span)
+        if found is None:
+            start, stop = span
+            places = np.flatnonzero((self._starts < stop) & (start < self._stops))
+            found = self._over[span] = [self._all[place] for place in places.tolist()]
+        return found
+
+
 class _Ranges:
     """Numbered ranges of elements that come and go."""
 
-    def __init__(self) -> None:
-        self._bounds = np.zeros((2, 16), np.int64)
-        self._numbers = np.zeros(16, np.int64)
-        self._used = 0
-        self._places: dict[int, int] = {}
+    def __init__(self, spans: _Spans) -> None:
+        self._spans = spans
+        self._held: dict[Span, list[int]] = {}
+        self._of: dict[int, Span] = {}
 
     def add(self, start: int, stop: int, number: int) -> None:
         """Take in a range under a number of its own."""
-        if self._used == len(self._numbers):
-            self._bounds = np.concatenate([self._bounds, np.zeros_like(self._bounds)], axis=1)
-            self._numbers = np.concatenate([self._numbers, np.zeros_like(self._numbers)])
-        self._bounds[:, self._used] = start, stop
-        self._numbers[self._used] = number
-        self._places[number] = self._used
-        self._used += 1
+        self._held.setdefault((start, stop), []).append(number)
+        self._of[number] = start, stop
 
     def over(self, start: int, stop: int) -> tuple[int, ...]:
-        """The numbers of those that share an element with ``[start, stop)``."""
-        starts, stops = self._bounds[:, : self._used]
-        return self._named((starts < stop) & (start < stops))
+        """The numbers of those that share an element with ``[start, stop)``, ascending."""
+        return self._numbers(self._spans.over((start, stop)))
 
     def within(self, start: int, stop: int) -> tuple[int, ...]:
         """The numbers of those that lie in ``[start, stop)``."""
-        starts, stops = self._bounds[:, : self._used]
-        return self._named((start <= starts) & (stops <= stop) & (starts < stops))
+        spans = self._spans.over((start, stop))
+        return self._numbers(one for one in spans if start <= one[0] and one[1] <= stop)
 
     def drop(self, numbers: tuple[int, ...]) -> None:
         """Forget some of them, or what is left of them."""
         for number in numbers:
-            place = self._places.pop(number, None)
-            if place is not None:
-                self._bounds[:, place] = 0
+            span = self._of.pop(number, None)
+            if span is not None:
+                self._held[span].remove(number)
 
-    def _named(self, chosen: NDArray[np.bool_]) -> tuple[int, ...]:
-        return tuple(self._numbers[: self._used][chosen].tolist())
+    def _numbers(self, spans: Iterable[Span]) -> tuple[int, ...]:
+        held = self._held
+        return tuple(sorted(number for span in spans for number in held.get(span, ())))

@@ -78,11 +78,6 @@ def measure(settings: PipelineSettings) -> Path:
         max_corrupt=settings.max_corrupt,
         augment_on=settings.augment_on,
     )
-    if largest > len(data.train):
-        raise UserError(
-            f"--batch-size {largest} is more than the {len(data.train):,} training samples: take "
-            f"{len(data.train):,} or less"
-        )
     device = torch.device(arrays_for(settings.device, "float32", 0).device)
     if settings.threads:
         torch.set_num_threads(settings.threads)

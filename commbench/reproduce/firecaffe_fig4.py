@@ -26,7 +26,7 @@ EXCHANGES = {"parameter server": "parameter-server", "tree": "tree"}
 _BAND = 0.03  # latencies and additions, which the formula leaves out
 _LOOSE = 0.1  # of packets, clocks and cores as well
 # What `commbench emulate` measured over 128 hosts; docs/EMULATION.md has its commands. Where the
-# machine's cores decided, the links of the second run are slow enough.
+# machine's cores decided, the slower links of the second run tell.
 _RESULTS = Path(commbench.__file__).parents[1] / "results/benchmarks"
 EMULATED = (_RESULTS / "emulated-mpich-n128.h5", _RESULTS / "emulated-25mbit-mpich-n128.h5")
 

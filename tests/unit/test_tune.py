@@ -4,7 +4,6 @@ import json
 import math
 from dataclasses import replace
 from pathlib import Path
-from tempfile import mkdtemp
 
 import h5py
 import numpy as np
@@ -46,8 +45,7 @@ def decided(
     seconds = np.stack([slowest / 2] * ranks, axis=-1)
     for turn in range(slowest.shape[2]):
         seconds[:, :, turn, turn % ranks] = slowest[:, :, turn]
-    path = Path(mkdtemp(), "sweep.h5")
-    with h5py.File(path, "w") as file:
+    with h5py.File("sweep.h5", "w", driver="core", backing_store=False) as file:
         file["exchange"] = names
         file["size_bytes"] = (sizes or SIZES)[: len(slowest)]
         file["seconds"] = seconds
