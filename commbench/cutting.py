@@ -111,10 +111,12 @@ def cut(schedule: Schedule, count: int, longest: Callable[[int], int]) -> Cut:
     rounds = list(enumerate(schedule.rounds))
     received = [tuple(_receivings(step, number, count, longest)) for number, step in rounds]
     sent = [tuple(_sendings(step, number, count, longest)) for number, step in rounds]
-    spans = _Spans({(one.start, one.stop) for part in (*received, *sent) for one in part})
+    spans = {(recv.start, recv.stop) for recvs in received for recv in recvs}
+    spans |= {(one.start, one.stop) for own in sent for one in own}
     sendings: list[Sending] = []
     turns = []
-    reading, copies, added = (_Ranges(spans) for _ in range(3))
+    kept = _Spans(spans)
+    reading, copies, added = _Ranges(kept), _Ranges(kept), _Ranges(kept)
     for (number, step), recvs, own in zip(rounds, received, sent, strict=True):
         sends = range(len(sendings), len(sendings) + len(own))
         sendings += own
