@@ -34,6 +34,22 @@ def launched_size() -> int:
     return 1
 
 
+def writes_to_terminal() -> bool:
+    """Whether what this process writes is shown on a terminal.
+
+    Open MPI gives every rank a terminal of its own, even where mpirun's output goes to a file.
+    """
+    if not sys.stdout.isatty():
+        return False
+    if "OMPI_COMM_WORLD_RANK" not in os.environ:
+        return True
+    try:
+        launchers = os.readlink(f"/proc/{os.getppid()}/fd/1")
+    except OSError:
+        return False
+    return launchers.startswith(("/dev/pts/", "/dev/tty"))
+
+
 def say_last_words(text: str) -> None:
     """Write to standard error and wait until the launcher has read it.
 

@@ -11,6 +11,8 @@ from typing import Self
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
+from commbench.launcher import writes_to_terminal
+
 _LINE_EVERY_S = 5.0
 _BAR_EVERY_S = 0.2
 
@@ -54,12 +56,10 @@ class Display:
             total_steps: length of the run.
             style: "bar", "lines", "none", or "auto": a bar if standard output is a terminal.
         """
-        self._console = Console()
         if style == "auto":
-            style = "bar" if self._console.is_terminal else "lines"
-        elif style == "bar":
-            # Launchers connect ranks by pipes even where their own output is a terminal.
-            self._console = Console(force_terminal=True)
+            style = "bar" if writes_to_terminal() else "lines"
+        # Launchers connect ranks by pipes even where their own output is a terminal.
+        self._console = Console(force_terminal=style == "bar")
         self._style = style
         self._total = total_steps
         self._started = self._shown = time.monotonic()
