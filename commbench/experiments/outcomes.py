@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
@@ -13,7 +12,7 @@ from numpy.typing import NDArray
 
 from commbench.errors import UserError
 from commbench.experiments import Finding
-from commbench.record import RunFile
+from commbench.record import RunFile, paths
 from commbench.record.layout import Group, Variable
 from commbench.record.reader import attributes, open_run
 
@@ -58,7 +57,7 @@ def write(outcome: Outcome, name: str, path: Path) -> None:
         **({"notes": list(outcome.notes)} if outcome.notes else {}),
     }
     # Whole, or as it was: a reproduction may have taken an hour.
-    whole = path.with_name(f".{path.name}.{os.getpid()}")
+    whole = paths.part(path)
     try:
         RunFile.create(
             whole,

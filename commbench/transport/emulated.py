@@ -19,7 +19,7 @@ from commbench.arrays import Array, Arrays
 from commbench.clocks import clock_offset
 from commbench.errors import UserError
 from commbench.job import Job
-from commbench.transport import Incoming, Transport
+from commbench.transport import Incoming, Question, Transport
 from commbench.transport.link import Link
 from commbench.transport.ports import Ports, Ticket
 from commbench.transport.waiting import be_patient
@@ -112,13 +112,11 @@ class EmulatedTransport:
         """No link lets a rank write into another's memory."""
         return False
 
-    def sender(
-        self, data: Array, to: int, *, lend: bool = False
-    ) -> Callable[[bool], Callable[[], bool]]:
+    def sender(self, data: Array, to: int, *, lend: bool = False) -> Callable[[bool], Question]:
         """Prepare to send: the elements at once, and with them when they leave the port."""
         below = self._below.sender(data, to)
 
-        def start(answered: bool) -> Callable[[], bool]:
+        def start(answered: bool) -> Question:
             begin, end = self.ports.send(self.now(), data.nbytes)
             self._tell(begin, to)
             taken = below(False)

@@ -168,13 +168,8 @@ class Letter:
         return True
 
     def told(self) -> bytes:
-        """Its words, once it is here, in a form that is quickly compared."""
+        """The bytes of its four words, once it is here: quickly compared with those before."""
         return self._words[self._at + 1 : self._at + 5].tobytes()
-
-    def read(self) -> Token:
-        """Its words, once it is here."""
-        first, second, third, fourth = self._words[self._at + 1 : self._at + 5].tolist()
-        return first, second, third, fourth
 
     def done(self) -> None:
         """Tell the sender that it, and what it is about, has been read."""

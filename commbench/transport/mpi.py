@@ -15,7 +15,7 @@ from mpi4py import MPI
 
 from commbench.arrays import Array, Arrays
 from commbench.job import Job
-from commbench.transport import Incoming
+from commbench.transport import Incoming, Question
 from commbench.units import seconds_given
 
 TAG = 7
@@ -160,9 +160,7 @@ class MPITransport:
         """No rank reaches another's memory."""
         return False
 
-    def sender(
-        self, data: Array, to: int, *, lend: bool = False
-    ) -> Callable[[bool], Callable[[], bool]]:
+    def sender(self, data: Array, to: int, *, lend: bool = False) -> Callable[[bool], Question]:
         """Prepare to send, as one persistent request."""
         self._free_unused()
         request = self.comm.Send_init([data.view(np.uint8), MPI.BYTE], to, TAG)
@@ -171,7 +169,7 @@ class MPITransport:
         outbox = self._port or self._outboxes.setdefault(to, _Outbox())
         taken = self._asking(lambda: sending.started and request.Test())
 
-        def start(answered: bool) -> Callable[[], bool]:
+        def start(answered: bool) -> Question:
             outbox.put(sending)
             if not outbox.flush() and outbox not in self._held_back:
                 self._held_back.append(outbox)
@@ -188,7 +186,7 @@ class MPITransport:
             else:
                 self._unused.append(request)
 
-    def send(self, data: Array, to: int) -> Callable[[], bool]:
+    def send(self, data: Array, to: int) -> Question:
         """Start an Isend; returns the question whether `data` may be overwritten."""
         test: Callable[[], bool] = self.comm.Isend([data.view(np.uint8), MPI.BYTE], to, TAG).Test
         return test
@@ -207,7 +205,7 @@ class MPITransport:
         request = self.comm.Irecv([into.view(np.uint8), MPI.BYTE], source, TAG)
         return _Received(self, into, own, self._asking(request.Test))
 
-    def _asking(self, test: Callable[[], bool]) -> Callable[[], bool]:
+    def _asking(self, test: Callable[[], bool]) -> Question:
         """A question that goes on, while the answer is no, with what others may wait for."""
 
         def ask() -> bool:

@@ -18,7 +18,7 @@ from commbench.transport.waiting import PeerTimeout, wait_until
 
 if TYPE_CHECKING:
     from commbench.job import Job
-    from commbench.transport import Incoming
+    from commbench.transport import Incoming, Question
 
 # ncclDataType_t and ncclRedOp_t of nccl.h; CuPy names them not all.
 _UINT8 = 1
@@ -78,9 +78,7 @@ class NcclTransport:
         """No rank reaches another's memory."""
         return False
 
-    def sender(
-        self, data: Array, to: int, *, lend: bool = False
-    ) -> Callable[[bool], Callable[[], bool]]:
+    def sender(self, data: Array, to: int, *, lend: bool = False) -> Callable[[bool], Question]:
         """Not by NCCL: a message of one round would wait for those of others."""
         raise NotImplementedError("NCCL moves messages in rounds: commbench.grouped")
 

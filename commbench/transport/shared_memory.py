@@ -223,7 +223,7 @@ class _Pointed:
         return self._private.ready()
 
     def _understand(self, told: bytes) -> None:
-        number, offset, nbytes, kind = self._letter.read()
+        number, offset, nbytes, kind = memoryview(told).cast("q").tolist()
         self._told, self._answered = told, kind == _ANSWERED
         self._there = None
         if number != _PRIVATE:

@@ -14,7 +14,7 @@ from mpi4py import MPI
 
 from commbench.arrays import Array, Arrays, Bytes
 from commbench.job import Job
-from commbench.transport import Incoming
+from commbench.transport import Incoming, Question
 from commbench.transport.device import Device, Event
 from commbench.transport.mpi import TAG, MPITransport
 
@@ -92,13 +92,11 @@ class StagedTransport(MPITransport):
         # Pinned memory that is being copied up.
         self._busy: deque[tuple[Event, Bytes]] = deque()
 
-    def sender(
-        self, data: Array, to: int, *, lend: bool = False
-    ) -> Callable[[bool], Callable[[], bool]]:
+    def sender(self, data: Array, to: int, *, lend: bool = False) -> Callable[[bool], Question]:
         """Prepare to `send`."""
         return lambda answered: self.send(data, to)
 
-    def send(self, data: Array, to: int) -> Callable[[], bool]:
+    def send(self, data: Array, to: int) -> Question:
         """Start sending: now, or once earlier messages to the peer have been taken."""
         message = _Outgoing(self, data, to)
         self._lanes.setdefault(to, (deque(), deque()))[0].append(message)
