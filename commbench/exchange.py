@@ -10,10 +10,11 @@ from collections import deque
 from collections.abc import Sequence
 
 from commbench.arrays import Array
-from commbench.cutting import Receiving, Sending
+from commbench.cutting import Receiving, Sending, cut
+from commbench.loans import find_loans
 from commbench.prepared import WINDOW, Arrival, Outgoing, Step, Total, prepare
 from commbench.schedule import Schedule
-from commbench.transport import Question, Transport
+from commbench.transport import Program, Question, Transport
 from commbench.transport.waiting import wait_until
 
 
@@ -52,7 +53,13 @@ class Exchange:
             limit = segment_bytes or transport.segment_bytes(peer)
             return max(1, limit // self._arrays.kind.itemsize)
 
-        self._steps, self._messages = prepare(schedule, buffer, self._work, transport, longest)
+        plan = cut(schedule, len(buffer), longest)
+        find_loans(plan, transport.lends)
+        self._steps: list[Step] = []
+        self._messages: list[Outgoing] = []
+        self._program = None if self._narrow else transport.program(plan, buffer)
+        if self._program is None:
+            self._steps, self._messages = prepare(plan, buffer, self._work, transport)
         # What the library is to sum, where that is all.
         self._library: Array | None = None
         if len(self._steps) == 1 and not self._narrow and (native := self._steps[0].native):
@@ -64,6 +71,9 @@ class Exchange:
         Raises:
             PeerTimeout: a peer did not answer in time; names this rank, the round and the peer.
         """
+        if self._program is not None:
+            self._await_program(self._program)
+            return
         if not self._steps:
             return
         if self._library is not None:
@@ -81,6 +91,23 @@ class Exchange:
         if self._narrow:
             self._arrays.encode(self._work, self._wire)
         self._arrays.synchronize()
+
+    def _await_program(self, program: Program) -> None:
+        program.begin()
+        step = program.go_on()
+        while step is not None:
+            what, peer = program.waits_for(step)
+            how = f"to be taken by rank {peer}" if isinstance(what, Sending) else f"from rank {peer}"
+            stuck = step
+
+            def has_gone_on() -> bool:
+                nonlocal step
+                step = program.go_on(0)
+                return step != stuck
+
+            self._wait(has_gone_on, what, how, yields=0)
+            if step is not None:
+                step = program.go_on()
 
     def _call_native(self, wire: Array, work: Array) -> None:
         self._await_taken(self._messages)
@@ -191,7 +218,9 @@ class Exchange:
         if not ready():
             self._wait(ready, arrival.recv, f"from rank {arrival.recv.source}")
 
-    def _wait(self, ready: Question, what: Sending | Receiving, how: str) -> None:
+    def _wait(
+        self, ready: Question, what: Sending | Receiving, how: str, yields: int | None = None
+    ) -> None:
         wait_until(
             ready,
             self._timeout_s,
@@ -199,4 +228,5 @@ class Exchange:
                 f"rank {self._rank}, round {what.turn}, waits for elements "
                 f"{what.start}..{what.stop} {how}"
             ),
+            yields=yields,
         )

@@ -11,9 +11,7 @@ from dataclasses import dataclass
 from itertools import takewhile
 
 from commbench.arrays import Array
-from commbench.cutting import Receiving, Sending, Sum, Turn, cut
-from commbench.loans import find_loans
-from commbench.schedule import Schedule
+from commbench.cutting import Cut, Receiving, Sending, Sum, Turn
 from commbench.transport import Incoming, Question, Transport
 
 WINDOW = 4
@@ -109,26 +107,19 @@ class Step:
 
 
 def prepare(
-    schedule: Schedule,
-    wire: Array,
-    work: Array,
-    transport: Transport,
-    longest: Callable[[int], int],
+    plan: Cut, wire: Array, work: Array, transport: Transport
 ) -> tuple[list[Step], list[Outgoing]]:
-    """Make the rounds of a schedule ready to be run, as often as wanted.
+    """Make the rounds of a plan ready to be run, as often as wanted.
 
     Args:
-        schedule: this rank's.
+        plan: of this rank.
         wire: ``(n,)``, the buffer.
         work: ``(n,)``, in which it is summed; the buffer itself where the two types are one.
-        transport: open over all ranks that the schedule names.
-        longest: the most elements in one message to or from a peer.
+        transport: open over all ranks in it.
 
     Returns:
         The rounds, and all messages of them, in the order in which they are sent.
     """
-    plan = cut(schedule, len(wire), longest)
-    find_loans(plan, transport.lends)
     copies = transport.beside(wire) if any(one.copy for one in plan.sendings) else None
 
     def to_send(one: Sending) -> Outgoing:

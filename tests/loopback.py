@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from commbench.arrays import Array, Arrays
+from commbench.cutting import Cut
 from commbench.exchange import Exchange
 from commbench.schedule import Schedule
 
@@ -109,6 +110,9 @@ class LoopbackTransport:
         if into is None:
             into = self.arrays.wire_empty(count)
         return Incoming(wire, number, into, count)
+
+    def program(self, plan: Cut, wire: Array) -> None:
+        return None
 
     def all_reduce(self, data: Array) -> None:
         raise AssertionError("there is no library to call")

@@ -9,6 +9,7 @@ from commbench.errors import UserError
 
 if TYPE_CHECKING:
     from commbench.arrays import Array, Arrays
+    from commbench.cutting import Cut, Receiving, Sending
     from commbench.job import Job
     from commbench.transport.link import Link
 
@@ -34,6 +35,26 @@ class Incoming(Protocol):
 
     def release(self) -> None:
         """Give the message's memory back."""
+
+
+class Program(Protocol):
+    """All of a rank's part of an exchange, done by other means than message by message."""
+
+    def begin(self) -> None:
+        """Begin a run."""
+
+    def go_on(self, yields: int | None = None) -> int | None:
+        """Go on until the end, or until a message does not come.
+
+        Args:
+            yields: how often to wait for one by giving way; None: as often as any other wait.
+
+        Returns:
+            None at the end, or the number of the step that could not be done; never blocks.
+        """
+
+    def waits_for(self, step: int) -> tuple[Sending | Receiving, int]:
+        """What a step that could not be done waits for, and which rank."""
 
 
 class Transport(Protocol):
@@ -87,6 +108,14 @@ class Transport(Protocol):
         Returns:
             What starts receiving. It may give the same object every time: each message is released
             before the next one of the same preparation is begun.
+        """
+
+    def program(self, plan: Cut, wire: Array) -> Program | None:
+        """What runs a plan over an array, if this transport can do better than by messages.
+
+        Args:
+            plan: of this rank, with its loans.
+            wire: ``(n,)``, in the type in which its elements are added.
         """
 
     def all_reduce(self, data: Array) -> None:

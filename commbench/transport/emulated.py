@@ -17,6 +17,7 @@ import numpy as np
 
 from commbench.arrays import Array, Arrays
 from commbench.clocks import clock_offset
+from commbench.cutting import Cut
 from commbench.errors import UserError
 from commbench.job import Job
 from commbench.transport import Incoming, Question, Transport
@@ -131,6 +132,9 @@ class EmulatedTransport:
         below = self._below.receiver(count, source, into)
         nbytes = count * self.arrays.kind.itemsize
         return lambda: _Arriving(self, below(), nbytes, source)
+
+    def program(self, plan: Cut, wire: Array) -> None:
+        """There is no other way than message by message."""
 
     def all_reduce(self, data: Array) -> None:
         """Refused: nobody knows what the library sends.

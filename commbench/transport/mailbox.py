@@ -8,6 +8,7 @@ is full holds tokens back at the sender until a slot is free.
 
 from __future__ import annotations
 
+import ctypes
 import mmap
 import os
 import platform
@@ -54,9 +55,17 @@ class Mailbox:
             ranks: list[int] = job.node.allgather(job.rank)
         words = {rank: memoryview(box).cast("q") for rank, box in boxes.items()}
         place = {rank: index * _WORDS * _SLOTS for index, rank in enumerate(ranks)}
+        # Of each lane to a rank, and of each from one, the number of the last token.
+        sent, expected = (array("q", [0] * len(ranks)) for _ in range(2))
         barrier = fence()
-        self._to = {rank: _Out(words[rank], place[job.rank], barrier) for rank in ranks}
-        self._from = {rank: _In(words[job.rank], place[rank], barrier) for rank in ranks}
+        self._to = {
+            rank: _Out(words[rank], place[job.rank], memoryview(sent)[index:], barrier)
+            for index, rank in enumerate(ranks)
+        }
+        self._from = {
+            rank: _In(words[job.rank], place[rank], memoryview(expected)[index:], barrier)
+            for index, rank in enumerate(ranks)
+        }
         self._held_back: list[_Out] = []
 
     def poster(self, to: int, token: Token) -> Callable[[], Question]:
@@ -93,19 +102,38 @@ class Mailbox:
         """Whether nothing is held back."""
         return not self._held_back
 
+    def lanes(self) -> dict[int, tuple[int, int, int, int]]:
+        """Where the lanes of each rank are, for code that is not Python.
+
+        Returns:
+            Addresses: of the slots of the lane to it and of the one from it, and of the numbers
+            of their last tokens.
+        """
+        return {
+            rank: (
+                _address(out.words, out.base),
+                _address(self._from[rank].words, self._from[rank].base),
+                _address(out.last),
+                _address(self._from[rank].last),
+            )
+            for rank, out in self._to.items()
+        }
+
 
 class _Out:
     """The sending end of a lane."""
 
-    __slots__ = ("_base", "_fence", "_last", "_words", "backlog")
+    __slots__ = ("_fence", "backlog", "base", "last", "words")
 
-    def __init__(self, words: memoryview, base: int, fence: Callable[[], None] | None) -> None:
-        self._words, self._base, self._fence = words, base, fence
-        self._last = 0
+    def __init__(
+        self, words: memoryview, base: int, last: memoryview, fence: Callable[[], None] | None
+    ) -> None:
+        self.words, self.base, self._fence = words, base, fence
+        self.last = last  # first of it, the number of the last token that has been posted
         self.backlog: deque[_Full] = deque()
 
     def post(self, token: memoryview) -> int:
-        self._last = number = self._last + 1
+        self.last[0] = number = self.last[0] + 1
         if self.backlog or not self._write(number, token):
             self.backlog.append(_Full(number, token))
         return number
@@ -116,15 +144,15 @@ class _Out:
         return not self.backlog
 
     def taken(self, number: int) -> bool:
-        at = self._base + number % _SLOTS * _WORDS + _TAKEN
-        if self._words[at] < number:
+        at = self.base + number % _SLOTS * _WORDS + _TAKEN
+        if self.words[at] < number:
             return False
         if self._fence:
             self._fence()
         return True
 
     def _write(self, number: int, token: memoryview) -> bool:
-        words, at = self._words, self._base + number % _SLOTS * _WORDS
+        words, at = self.words, self.base + number % _SLOTS * _WORDS
         if words[at + _TAKEN] < number - _SLOTS:
             return False
         words[at + 1 : at + 5] = token
@@ -139,9 +167,11 @@ class _In:
 
     __slots__ = ("base", "fence", "last", "words")
 
-    def __init__(self, words: memoryview, base: int, fence: Callable[[], None] | None) -> None:
+    def __init__(
+        self, words: memoryview, base: int, last: memoryview, fence: Callable[[], None] | None
+    ) -> None:
         self.words, self.base, self.fence = words, base, fence
-        self.last = 0  # the number of the last token that has been expected
+        self.last = last  # first of it, the number of the last token that has been expected
 
 
 class Letter:
@@ -156,7 +186,7 @@ class Letter:
     def expect(self) -> None:
         """From here on it is the next token of the lane that nobody has expected yet."""
         lane = self._lane
-        lane.last = self._number = number = lane.last + 1
+        lane.last[0] = self._number = number = lane.last[0] + 1
         self._at = lane.base + number % _SLOTS * _WORDS
 
     def here(self) -> bool:
@@ -176,6 +206,10 @@ class Letter:
         if self._fence:
             self._fence()
         self._words[self._at + _TAKEN] = self._number
+
+
+def _address(words: memoryview, first: int = 0) -> int:
+    return ctypes.addressof(ctypes.c_int64.from_buffer(words, 8 * first))
 
 
 def share(job: Job, nbytes: int) -> dict[int, mmap.mmap]:

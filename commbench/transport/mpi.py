@@ -14,6 +14,7 @@ import numpy as np
 from mpi4py import MPI
 
 from commbench.arrays import Array, Arrays
+from commbench.cutting import Cut
 from commbench.job import Job
 from commbench.transport import Incoming, Question
 from commbench.units import seconds_given
@@ -230,6 +231,9 @@ class MPITransport:
     def recycle(self, scratch: Array) -> None:
         """Keep a finished message's wire array for the next of its length."""
         self._scratch.setdefault(len(scratch), []).append(scratch)
+
+    def program(self, plan: Cut, wire: Array) -> None:
+        """There is no other way than message by message."""
 
     def all_reduce(self, data: Array) -> None:
         """MPI_Allreduce in place.

@@ -17,6 +17,7 @@ from commbench.transport.device import Device, Stream
 from commbench.transport.waiting import PeerTimeout, wait_until
 
 if TYPE_CHECKING:
+    from commbench.cutting import Cut
     from commbench.job import Job
     from commbench.transport import Incoming, Question
 
@@ -100,6 +101,9 @@ class NcclTransport:
         # The first messages to a peer connect to it, which blocks the host.
         with self._job.watchdog.guard(f"rank {self.rank} waits in NCCL to reach its peers"):
             self._library.group(sends, recvs, self._device.main)
+
+    def program(self, plan: Cut, wire: Array) -> None:
+        """There is no other way than message by message."""
 
     def all_reduce(self, data: Array) -> None:
         """NCCL's own all-reduce; 16-bit elements are rounded after every addition."""

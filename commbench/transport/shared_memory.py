@@ -6,13 +6,16 @@ nodes, and the elements of messages from memory of the sender's own, go by anoth
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 
 import numpy as np
 
 from commbench.arrays import Array, Arrays
+from commbench.cutting import Cut
 from commbench.job import Job
 from commbench.transport import Incoming, Question
+from commbench.transport.compiled import Program, Shared, can_play
 from commbench.transport.mailbox import Mailbox, share
 from commbench.transport.mpi import MPITransport
 
@@ -48,6 +51,9 @@ class SharedMemoryTransport:
         # For each shared buffer, the memory of every rank of the node.
         self._buffers: list[dict[int, Array]] = []
         self._own: list[tuple[int, int]] = []  # this rank's part of each: first address and end
+        # The addresses of all of these, by buffer and rank, and where they are listed.
+        self._addresses = np.empty((0, 0), np.int64)
+        self._buffers_address = 0
         self._views: dict[tuple[int, int, int, int], Array] = {}
         # Questions whether the other transport is through with something: asking keeps it going.
         self._on_their_way: list[Question] = []
@@ -62,6 +68,9 @@ class SharedMemoryTransport:
         start = self.address(arrays[self.rank])
         self._buffers.append(arrays)
         self._own.append((start, start + 2 * nbytes))
+        places = [[self.address(part) for part in every.values()] for every in self._buffers]
+        self._addresses = np.array(places, np.int64)
+        self._buffers_address = int(self._addresses.ctypes.data)
         # The type of the arrays' storage: CuPy lacks bfloat16.
         return arrays[self.rank][: count * itemsize].view(self.arrays.wire_empty(0).dtype)
 
@@ -133,6 +142,27 @@ class SharedMemoryTransport:
     def all_reduce(self, data: Array) -> None:
         """The other transport's own all-reduce."""
         self._far.all_reduce(data)
+
+    def program(self, plan: Cut, wire: Array) -> Program | None:
+        """What does all of a plan outside Python, if every rank in it is of this node."""
+        number, offset = self._place(wire)
+        if (
+            number == _PRIVATE
+            or self.arrays.device != "cpu"
+            or not can_play(plan, wire, self._near)
+        ):
+            return None
+        start, stop = self._own[number]
+        shared = Shared(
+            lanes=self.mailbox.lanes(),
+            buffers=lambda: self._buffers_address,
+            number=number,
+            start=start,
+            offset=offset,
+            copies=offset + (stop - start) // 2,
+            crowded=self._job.local_size > len(os.sched_getaffinity(0)),
+        )
+        return Program(plan, wire, shared)
 
     def at(self, source: int, number: int, offset: int, nbytes: int) -> Array:
         """Elements in a peer's shared buffer."""

@@ -65,13 +65,30 @@ class PeerTimeout(Exception):  # noqa: N818
     """A peer did not answer within the time limit; the message names who waited for whom."""
 
 
-def wait_until(ready: Callable[[], bool], timeout_s: float, waiting_for: Callable[[], str]) -> None:
+def yields_before_sleep() -> int:
+    """How often a wait of this process gives way before it sleeps."""
+    return _manners.yields
+
+
+def wait_until(
+    ready: Callable[[], bool],
+    timeout_s: float,
+    waiting_for: Callable[[], str],
+    *,
+    yields: int | None = None,
+) -> None:
     """Poll `ready` until it is true, yielding the core.
+
+    Args:
+        ready: what is waited for.
+        timeout_s: the longest wait, in seconds.
+        waiting_for: says what, if it comes to that.
+        yields: polls before the first sleep; None: `yields_before_sleep`.
 
     Raises:
         PeerTimeout: after `timeout_s` seconds, saying what `waiting_for` tells.
     """
-    for _ in range(_manners.yields):
+    for _ in range(_manners.yields if yields is None else yields):
         if ready():
             return
         os.sched_yield()

@@ -1,0 +1,301 @@
+/* Plays one rank's part of an exchange between ranks that map each other's buffers.
+ *
+ * A program is a plan of commbench/cutting.py as tables of 64-bit words, made by compiled.py. It
+ * speaks with the other ranks by the tokens of mailbox.py, so that a rank which plays its part in
+ * Python instead is no different to them. Nothing here blocks: where a token does not come, the call
+ * returns after so many yields of the core, and the next one goes on from there.
+ */
+#include <sched.h>
+#include <stdatomic.h>
+#include <stdint.h>
+#include <string.h>
+
+/* Of mailbox.py: a slot is a token's number, its four words, and the number of who took it. */
+enum { SLOTS = 16, WORDS = 8, TAKEN = 5 };
+/* Of shared_memory.py: what a token is for, and the buffer of one whose elements are not here. */
+enum { PLAIN, LENT, ANSWERED };
+enum { PRIVATE = -1 };
+
+enum { SEND, AWAIT, COPY, ADD, TOTAL };
+enum { UNSENT, HELD_BACK, SENT, TAKEN_AWAY };
+enum { FLOAT32, FLOAT64 };
+enum { ENDED = -1, NOT_HERE = -2 };
+enum { BLOCKED, PASSED, FAULTY };
+
+/* Offsets are in bytes, from the start of the rank's own shared buffer. */
+typedef struct {
+    int64_t kind;
+    int64_t peer;   /* COPY, ADD: the source */
+    int64_t offset; /* COPY, ADD, TOTAL: of the elements to be overwritten or added to */
+    int64_t nbytes;
+    int64_t first; /* SEND, AWAIT: the message; TOTAL: its first term */
+    int64_t terms; /* TOTAL: how many */
+} step_t;
+
+typedef struct {
+    int64_t peer;
+    int64_t token[4];  /* buffer, offset, bytes, what for */
+    int64_t purpose;   /* what for, unless it turns out to be answered in place */
+    int64_t copied;    /* offset of the elements that must be copied there first, or -1 */
+    int64_t following; /* the next message to the same peer, or -1 */
+    int64_t number;
+    int64_t state;
+} message_t;
+
+typedef struct {
+    int64_t peer;
+    int64_t answer; /* the message that brings it the sum, or -1 */
+} term_t;
+
+typedef struct {
+    _Atomic int64_t *out, *in;         /* the slots of the two lanes */
+    int64_t *last_out, *last_in;       /* numbers of the last tokens */
+    int64_t held_back;                 /* the first message that found its lane full, or -1 */
+} peer_t;
+
+typedef struct {
+    step_t *steps;
+    int64_t step_count;
+    message_t *messages;
+    int64_t message_count;
+    term_t *terms;
+    peer_t *peers;
+    int64_t peer_count;
+    char **buffers; /* of each shared buffer, every peer's part */
+    char *own;
+    int64_t element;
+    int64_t pauses;   /* before the core is given away for the first time */
+    int64_t at, term; /* the step that is next, and how many of its terms have been added */
+    int64_t lanes_held_back;
+    int64_t missed; /* the peer that a step which could not be done waits for */
+} program_t;
+
+#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
+#define VECTORS __attribute__((target_clones("default", "avx2", "arch=x86-64-v4")))
+#else
+#define VECTORS
+#endif
+
+static inline void pause_briefly(void)
+{
+#if defined(__x86_64__)
+    __builtin_ia32_pause();
+#endif
+}
+
+VECTORS static void add_floats(float *restrict sum, const float *restrict term, int64_t count)
+{
+    for (int64_t i = 0; i < count; i++)
+        sum[i] += term[i];
+}
+
+VECTORS static void add_doubles(double *restrict sum, const double *restrict term, int64_t count)
+{
+    for (int64_t i = 0; i < count; i++)
+        sum[i] += term[i];
+}
+
+static void add(const program_t *p, char *sum, const char *term, int64_t nbytes)
+{
+    if (p->element == FLOAT32)
+        add_floats((float *)sum, (const float *)term, nbytes / 4);
+    else
+        add_doubles((double *)sum, (const double *)term, nbytes / 8);
+}
+
+/* The next token from a peer, or NULL if it has not come. */
+static _Atomic int64_t *next_token(const program_t *p, int64_t peer)
+{
+    int64_t number = *p->peers[peer].last_in + 1;
+    _Atomic int64_t *slot = p->peers[peer].in + number % SLOTS * WORDS;
+    return atomic_load_explicit(slot, memory_order_acquire) == number ? slot : NULL;
+}
+
+static char *elements(const program_t *p, int64_t peer, const _Atomic int64_t *token)
+{
+    return token[1] == PRIVATE ? NULL : p->buffers[token[1] * p->peer_count + peer] + token[2];
+}
+
+static void take(const program_t *p, int64_t peer, _Atomic int64_t *token)
+{
+    int64_t number = ++*p->peers[peer].last_in;
+    atomic_store_explicit(token + TAKEN, number, memory_order_release);
+}
+
+static int write_token(const program_t *p, message_t *m)
+{
+    _Atomic int64_t *slot = p->peers[m->peer].out + m->number % SLOTS * WORDS;
+    if (atomic_load_explicit(slot + TAKEN, memory_order_acquire) < m->number - SLOTS)
+        return 0;
+    for (int i = 0; i < 4; i++)
+        atomic_store_explicit(slot + 1 + i, m->token[i], memory_order_relaxed);
+    atomic_store_explicit(slot, m->number, memory_order_release);
+    m->state = SENT;
+    return 1;
+}
+
+static void send(program_t *p, int64_t index)
+{
+    message_t *m = p->messages + index;
+    peer_t *peer = p->peers + m->peer;
+    if (m->copied >= 0)
+        memcpy(p->own + m->token[1], p->own + m->copied, m->token[2]);
+    m->number = ++*peer->last_out;
+    if (peer->held_back < 0 && write_token(p, m))
+        return;
+    m->state = HELD_BACK;
+    if (peer->held_back < 0) {
+        peer->held_back = index;
+        p->lanes_held_back++;
+    }
+}
+
+/* Send what was held back: others may wait for it. */
+static void send_held_back(program_t *p)
+{
+    for (int64_t i = 0; p->lanes_held_back && i < p->peer_count; i++) {
+        int64_t index = p->peers[i].held_back;
+        if (index < 0)
+            continue;
+        while (index >= 0 && p->messages[index].state == HELD_BACK) {
+            if (!write_token(p, p->messages + index))
+                break;
+            index = p->messages[index].following;
+        }
+        if (index >= 0 && p->messages[index].state != HELD_BACK)
+            index = -1;
+        p->peers[i].held_back = index;
+        if (index < 0)
+            p->lanes_held_back--;
+    }
+}
+
+static int is_taken(program_t *p, message_t *m)
+{
+    p->missed = m->peer;
+    if (m->state == SENT) {
+        _Atomic int64_t *slot = p->peers[m->peer].out + m->number % SLOTS * WORDS;
+        /* Nobody reads what has been written into the receiver's own memory. */
+        if (m->token[3] == ANSWERED
+            || atomic_load_explicit(slot + TAKEN, memory_order_acquire) >= m->number)
+            m->state = TAKEN_AWAY;
+    }
+    return m->state == TAKEN_AWAY;
+}
+
+static int receive(program_t *p, const step_t *s)
+{
+    _Atomic int64_t *token = next_token(p, s->peer);
+    if (!token) {
+        p->missed = s->peer;
+        return BLOCKED;
+    }
+    char *there = elements(p, s->peer, token);
+    if (!there)
+        return FAULTY;
+    if (s->kind == ADD)
+        add(p, p->own + s->offset, there, s->nbytes);
+    else if (token[4] != ANSWERED)
+        memcpy(p->own + s->offset, there, s->nbytes);
+    take(p, s->peer, token);
+    return PASSED;
+}
+
+/* Add all terms a block at a time, and write the sum back while it is in the cache. */
+static void sum_in_place(program_t *p, const step_t *s)
+{
+    enum { BLOCK = 1 << 14 };
+    char *there[s->terms];
+    const term_t *terms = p->terms + s->first;
+    for (int64_t i = 0; i < s->terms; i++)
+        there[i] = elements(p, terms[i].peer, next_token(p, terms[i].peer));
+    for (int64_t first = 0; first < s->nbytes; first += BLOCK) {
+        int64_t nbytes = s->nbytes - first < BLOCK ? s->nbytes - first : BLOCK;
+        char *sum = p->own + s->offset + first;
+        for (int64_t i = 0; i < s->terms; i++)
+            add(p, sum, there[i] + first, nbytes);
+        for (int64_t i = 0; i < s->terms; i++)
+            if (terms[i].answer >= 0)
+                memcpy(there[i] + first, sum, nbytes);
+    }
+    for (int64_t i = 0; i < s->terms; i++) {
+        if (terms[i].answer >= 0)
+            p->messages[terms[i].answer].token[3] = ANSWERED;
+        take(p, terms[i].peer, next_token(p, terms[i].peer));
+    }
+}
+
+static int total(program_t *p, const step_t *s)
+{
+    const term_t *terms = p->terms + s->first;
+    int all_lent = !p->term;
+    for (int64_t i = 0; all_lent && i < s->terms; i++) {
+        _Atomic int64_t *token = next_token(p, terms[i].peer);
+        if (!token) {
+            p->missed = terms[i].peer;
+            return BLOCKED;
+        }
+        all_lent = token[4] == LENT;
+    }
+    if (all_lent) {
+        sum_in_place(p, s);
+        return PASSED;
+    }
+    /* Somebody may be waiting to go on with what it did not lend. */
+    for (; p->term < s->terms; p->term++) {
+        step_t one = {ADD, terms[p->term].peer, s->offset, s->nbytes, 0, 0};
+        int result = receive(p, &one);
+        if (result != PASSED)
+            return result;
+    }
+    p->term = 0;
+    return PASSED;
+}
+
+static int try_step(program_t *p)
+{
+    const step_t *s = p->steps + p->at;
+    switch (s->kind) {
+    case SEND:
+        send(p, s->first);
+        return PASSED;
+    case AWAIT:
+        return is_taken(p, p->messages + s->first) ? PASSED : BLOCKED;
+    case TOTAL:
+        return total(p, s);
+    default:
+        return receive(p, s);
+    }
+}
+
+/* Begin a run. */
+void commbench_rewind(program_t *p)
+{
+    p->at = p->term = 0;
+    for (int64_t i = 0; i < p->message_count; i++) {
+        p->messages[i].state = UNSENT;
+        p->messages[i].token[3] = p->messages[i].purpose;
+    }
+}
+
+/* Go on with a run. Returns ENDED, or the step at which a token was still missing after `yields`
+ * yields, or NOT_HERE if the elements of a message are not in shared memory. */
+int64_t commbench_play(program_t *p, int64_t yields)
+{
+    for (; p->at < p->step_count; p->at++) {
+        int result = try_step(p);
+        for (int64_t tries = 0; result == BLOCKED; tries++) {
+            if (tries < p->pauses)
+                pause_briefly();
+            else if (tries - p->pauses < yields)
+                sched_yield();
+            else
+                return p->at;
+            send_held_back(p);
+            result = try_step(p);
+        }
+        if (result == FAULTY)
+            return NOT_HERE;
+    }
+    return ENDED;
+}
