@@ -54,7 +54,7 @@ class Exchange:
             return max(1, limit // self._arrays.kind.itemsize)
 
         plan = cut(schedule, len(buffer), longest)
-        find_loans(plan, transport.lends)
+        find_loans(plan, transport.lends, transport.copiers)
         self._steps: list[Step] = []
         self._messages: list[Outgoing] = []
         self._program = None if self._narrow else transport.program(plan, buffer)
@@ -97,7 +97,9 @@ class Exchange:
         step = program.go_on()
         while step is not None:
             what, peer = program.waits_for(step)
-            how = f"to be taken by rank {peer}" if isinstance(what, Sending) else f"from rank {peer}"
+            how = (
+                f"to be taken by rank {peer}" if isinstance(what, Sending) else f"from rank {peer}"
+            )
             stuck = step
 
             def has_gone_on() -> bool:

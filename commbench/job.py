@@ -40,6 +40,7 @@ class Job:
         comm: the communicator, commbench's own duplicate of COMM_WORLD.
         rank, size: this rank and the number of ranks.
         host: this node's name; `local_rank` and `local_size` count the ranks on it.
+        node_cores: the cores that the ranks of this node may use, all together.
         timeout_s: the longest wait for a peer, in seconds.
     """
 
@@ -57,7 +58,10 @@ class Job:
             self.node = comm.Split_type(_shared_type())
             self.local_rank: int = self.node.Get_rank()
             self.local_size: int = self.node.Get_size()
-            share_cores(self.local_size)
+            # Launchers may give each rank cores of its own.
+            usable = self.node.allgather(os.sched_getaffinity(0))
+            self.node_cores = len(set().union(*usable))
+            share_cores(self.node_cores, self.local_size)
             self._first_to_fail = self._open_lock()
 
     def barrier(self) -> None:

@@ -12,6 +12,7 @@ wait longer: one that lends has nothing to do with the elements before it has th
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 
@@ -21,7 +22,7 @@ from numpy.typing import NDArray
 from commbench.cutting import Cut, Receiving, Sending, Sum
 
 
-def find_loans(plan: Cut, lends: Callable[[int], bool]) -> None:
+def find_loans(plan: Cut, lends: Callable[[int], bool], copiers: int) -> None:
     """Mark what a rank lends, and gather the sums that it can answer in place.
 
     Both sides decide by their own schedule. A rank answers in place only where, on top, each
@@ -30,9 +31,10 @@ def find_loans(plan: Cut, lends: Callable[[int], bool]) -> None:
     Args:
         plan: of this rank, changed in place.
         lends: whether this rank and a peer can write into each other's buffers.
+        copiers: how many ranks can copy at once.
     """
     _mark_lent(plan, lends)
-    _find_sums(plan, lends)
+    _find_sums(plan, lends, copiers)
 
 
 def _mark_lent(plan: Cut, lends: Callable[[int], bool]) -> None:
@@ -61,16 +63,20 @@ def _mark_lent(plan: Cut, lends: Callable[[int], bool]) -> None:
         one.lent = bool(same and not first.reduce and only_write and only_read)
 
 
-def _find_sums(plan: Cut, lends: Callable[[int], bool]) -> None:
+def _find_sums(plan: Cut, lends: Callable[[int], bool], copiers: int) -> None:
     """Find the sums that can be written into the elements of those who lent them.
 
-    Only where a rank writes little more for others than they write for it, so that the work stays
-    divided: a single server would have to write everything while its workers wait.
+    Only where a rank writes little more for others than they write for it, and what one of them
+    would copy, so that the work stays divided: a single server would have to write everything,
+    while its workers wait, instead of copying side by side. Two of them would copy no faster, for
+    each has to read what lies in the server's cache.
     """
     received = plan.receivings
-    budget = 1.5 * sum(recv.stop - recv.start for recv in received if not recv.reduce)
-    if not budget or not any(lends(recv.source) for recv in received):
+    if not any(lends(recv.source) for recv in received):
         return
+    copied = sum(recv.stop - recv.start for recv in received if not recv.reduce)
+    longest = max(recv.stop - recv.start for recv in received)
+    budget = math.inf if copiers <= 2 else 1.5 * copied + longest
     sent, written = _Spans(plan.sendings), _Spans(received)
     with_sums = []
     for turn in plan.turns:

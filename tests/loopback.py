@@ -68,6 +68,7 @@ class LoopbackTransport:
     ) -> None:
         self.rank, self.size, self.arrays, self.wires = rank, size, arrays, wires
         self.loans = loans
+        self.copiers = size
         self.received: dict[int, int] = defaultdict(int)
         self.longest = self.messages = self.answered = 0
 

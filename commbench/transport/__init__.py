@@ -62,11 +62,15 @@ class Transport(Protocol):
 
     Messages from one rank to another arrive in the order they were sent. Neither call blocks on a
     peer except `all_reduce`.
+
+    Attributes:
+        copiers: how many ranks of this one's node can copy at once, each as fast as alone.
     """
 
     name: str
     rank: int
     size: int
+    copiers: int
     arrays: Arrays
 
     def allocate(self, count: int) -> Array:

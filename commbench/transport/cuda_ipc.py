@@ -26,6 +26,7 @@ class CudaIpcTransport(SharedMemoryTransport):
         """Open it; collective over all ranks. `why_not` has found that it can be."""
         self._device = device
         super().__init__(job, arrays, far)
+        self.copiers = job.local_size
 
     def share(self, nbytes: int) -> dict[int, Array]:
         """New GPU memory of every rank of the node, by rank; collective over them."""

@@ -83,6 +83,7 @@ class EmulatedTransport:
         self.name = f"emulated({below.name})"
         self.rank = below.rank
         self.size = below.size
+        self.copiers = below.copiers
         self.arrays: Arrays = below.arrays
         self.ports = Ports(link)
         self._below = below

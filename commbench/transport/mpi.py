@@ -120,6 +120,7 @@ class MPITransport:
     """The `mpi` transport, on a communicator of its own."""
 
     name = "mpi"
+    copiers = 1
 
     def __init__(self, job: Job, arrays: Arrays) -> None:
         """Open it; collective over all ranks."""

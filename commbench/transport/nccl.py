@@ -51,6 +51,7 @@ class NcclTransport:
     """The `nccl` transport."""
 
     name = "nccl"
+    copiers = 1
 
     def __init__(self, job: Job, arrays: Arrays, device: Device, library: Library) -> None:
         """Open it; collective over all ranks. `why_not` has found that it can be."""

@@ -201,10 +201,20 @@ static int receive(program_t *p, const step_t *s)
     return PASSED;
 }
 
-/* Add all terms a block at a time, and write the sum back while it is in the cache. */
+/* Load elements into this core's second-level cache, to be overwritten before long. */
+static inline void prefetch(const char *start, int64_t nbytes)
+{
+#if defined(__GNUC__)
+    for (int64_t i = 0; i < nbytes; i += 64)
+        __builtin_prefetch(start + i, 1, 2);
+#endif
+}
+
+/* Add all terms a block at a time, and write the sum back while it is in the cache. Terms come from
+ * other cores' caches, one after the other: a block ahead, they come while others are added. */
 static void sum_in_place(program_t *p, const step_t *s)
 {
-    enum { BLOCK = 1 << 14 };
+    enum { BLOCK = 1 << 11 };
     char *there[s->terms];
     const term_t *terms = p->terms + s->first;
     for (int64_t i = 0; i < s->terms; i++)
@@ -212,8 +222,10 @@ static void sum_in_place(program_t *p, const step_t *s)
     for (int64_t first = 0; first < s->nbytes; first += BLOCK) {
         int64_t nbytes = s->nbytes - first < BLOCK ? s->nbytes - first : BLOCK;
         char *sum = p->own + s->offset + first;
-        for (int64_t i = 0; i < s->terms; i++)
+        for (int64_t i = 0; i < s->terms; i++) {
             add(p, sum, there[i] + first, nbytes);
+            prefetch(there[i] + first + BLOCK, BLOCK);
+        }
         for (int64_t i = 0; i < s->terms; i++)
             if (terms[i].answer >= 0)
                 memcpy(there[i] + first, sum, nbytes);
@@ -285,13 +297,13 @@ int64_t commbench_play(program_t *p, int64_t yields)
     for (; p->at < p->step_count; p->at++) {
         int result = try_step(p);
         for (int64_t tries = 0; result == BLOCKED; tries++) {
+            send_held_back(p);
             if (tries < p->pauses)
                 pause_briefly();
             else if (tries - p->pauses < yields)
                 sched_yield();
             else
                 return p->at;
-            send_held_back(p);
             result = try_step(p);
         }
         if (result == FAULTY)

@@ -43,6 +43,7 @@ class SharedMemoryTransport:
         self.rank = job.rank
         self.size = job.size
         self.arrays = arrays
+        self.copiers = job.node_cores
         self._job = job
         self._far = far or MPITransport(job, arrays)
         with job.watchdog.guard(f"rank {job.rank} waits for its node to open the transport"):
@@ -160,7 +161,7 @@ class SharedMemoryTransport:
             start=start,
             offset=offset,
             copies=offset + (stop - start) // 2,
-            crowded=self._job.local_size > len(os.sched_getaffinity(0)),
+            crowded=self._job.local_size > self._job.node_cores,
         )
         return Program(plan, wire, shared)
 

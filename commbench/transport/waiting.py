@@ -102,14 +102,13 @@ def wait_until(
         pause = min(2 * pause, _manners.longest(waited_s))
 
 
-def share_cores(ranks: int) -> None:
-    """Suit this process's waits to so many ranks on its node.
+def share_cores(cores: int, ranks: int) -> None:
+    """Suit this process's waits to so many cores and ranks on its node.
 
     The fewer cores there are for them, the sooner a wait sleeps. And sleeps end when they are over:
     Linux puts that off by 50 microseconds, to wake several processes at once, which is more than
     twice the first sleep of a wait.
     """
-    cores = len(os.sched_getaffinity(0))
     if given := os.environ.get(PATIENCE):
         be_patient(seconds_given(PATIENCE, given))
     else:
