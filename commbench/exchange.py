@@ -72,7 +72,7 @@ class Exchange:
             PeerTimeout: a peer did not answer in time; names this rank, the round and the peer.
         """
         if self._program is not None:
-            self._await_program(self._program)
+            self._run_program(self._program)
             return
         if not self._steps:
             return
@@ -92,24 +92,25 @@ class Exchange:
             self._arrays.encode(self._work, self._wire)
         self._arrays.synchronize()
 
-    def _await_program(self, program: Program) -> None:
+    def _run_program(self, program: Program) -> None:
         program.begin()
         step = program.go_on()
         while step is not None:
-            what, peer = program.waits_for(step)
-            how = (
-                f"to be taken by rank {peer}" if isinstance(what, Sending) else f"from rank {peer}"
-            )
-            stuck = step
+            step = self._sleep_and_go_on(program, step)
 
-            def has_gone_on() -> bool:
-                nonlocal step
-                step = program.go_on(0)
-                return step != stuck
+    def _sleep_and_go_on(self, program: Program, stuck: int) -> int | None:
+        """Wait asleep until a program has got past a step, and go on from there."""
+        what, peer = program.waits_for(stuck)
+        how = f"to be taken by rank {peer}" if isinstance(what, Sending) else f"from rank {peer}"
+        step: int | None = stuck
 
-            self._wait(has_gone_on, what, how, yields=0)
-            if step is not None:
-                step = program.go_on()
+        def has_gone_on() -> bool:
+            nonlocal step
+            step = program.go_on(0)
+            return step != stuck
+
+        self._wait(has_gone_on, what, how, yields=0)
+        return None if step is None else program.go_on()
 
     def _call_native(self, wire: Array, work: Array) -> None:
         self._await_taken(self._messages)

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import ctypes
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.util import find_spec
@@ -119,9 +119,8 @@ class Program:
         messages = self._messages(plan, shared)
         peers = [(*lanes, _NONE) for lanes in shared.lanes.values()]
         # The program keeps its place and its messages' in here; so they stay referenced.
-        self._tables = [
-            np.array(table, np.int64) for table in (self._steps, messages, self._terms, peers)
-        ]
+        tables: list[Sequence[tuple[int, ...]]] = [self._steps, messages, self._terms, peers]
+        self._tables = [np.array(table, np.int64) for table in tables]
         steps, texts, terms, lanes = (table.ctypes.data for table in self._tables)
         self._header = np.array(
             [
@@ -197,7 +196,7 @@ class Program:
         ]
 
     def _messages(self, plan: Cut, shared: Shared) -> list[tuple[int, ...]]:
-        messages = []
+        messages: list[tuple[int, ...]] = []
         following: dict[int, int] = {}
         for index, one in reversed(list(enumerate(plan.sendings))):
             original = shared.offset + one.start * self._itemsize

@@ -6,7 +6,6 @@ nodes, and the elements of messages from memory of the sender's own, go by anoth
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 
 import numpy as np
@@ -156,7 +155,7 @@ class SharedMemoryTransport:
         start, stop = self._own[number]
         shared = Shared(
             lanes=self.mailbox.lanes(),
-            buffers=lambda: self._buffers_address,
+            buffers=self._list_of_buffers,
             number=number,
             start=start,
             offset=offset,
@@ -164,6 +163,11 @@ class SharedMemoryTransport:
             crowded=self._job.local_size > self._job.node_cores,
         )
         return Program(plan, wire, shared)
+
+    def _list_of_buffers(self) -> int:
+        # A program numbers its tokens behind all that have been sent.
+        assert self.mailbox.idle, "a program must not overtake tokens that are held back"
+        return self._buffers_address
 
     def at(self, source: int, number: int, offset: int, nbytes: int) -> Array:
         """Elements in a peer's shared buffer."""
