@@ -9,6 +9,9 @@
 #include <stdatomic.h>
 #include <stdint.h>
 #include <string.h>
+#if defined(__SSE2__)
+#include <emmintrin.h>
+#endif
 
 /* Of mailbox.py: a slot is a token's number, its four words, and the number of who took it. */
 enum { SLOTS = 16, WORDS = 8, TAKEN = 5 };
@@ -103,6 +106,31 @@ static void add(const program_t *p, char *sum, const char *term, int64_t nbytes)
         add_doubles((double *)sum, (const double *)term, nbytes / 8);
 }
 
+/* Long copies go past the caches. Most of them would have to be fetched from memory only to be
+ * overwritten, and who reads a copy next, from another core, fetches it faster from memory than from
+ * this core's cache; on some processors by a factor of three. */
+static void copy(char *to, const char *from, int64_t nbytes)
+{
+#if defined(__SSE2__)
+    enum { LONG = 1 << 18, LINE = 64, AHEAD = 16 * LINE };
+    if (nbytes >= LONG) {
+        int64_t head = -(uintptr_t)to % LINE;
+        memcpy(to, from, head);
+        to += head, from += head, nbytes -= head;
+        for (; nbytes >= LINE; to += LINE, from += LINE, nbytes -= LINE) {
+            __builtin_prefetch(from + AHEAD);
+            __m128i words[LINE / 16];
+            for (int i = 0; i < LINE / 16; i++)
+                words[i] = _mm_loadu_si128((const __m128i *)from + i);
+            for (int i = 0; i < LINE / 16; i++)
+                _mm_stream_si128((__m128i *)to + i, words[i]);
+        }
+        _mm_sfence(); /* or they might be seen after the token that tells of them */
+    }
+#endif
+    memcpy(to, from, nbytes);
+}
+
 /* The next token from a peer, or NULL if it has not come. */
 static _Atomic int64_t *next_token(const program_t *p, int64_t peer)
 {
@@ -139,7 +167,7 @@ static void send(program_t *p, int64_t index)
     message_t *m = p->messages + index;
     peer_t *peer = p->peers + m->peer;
     if (m->copied >= 0)
-        memcpy(p->own + m->token[1], p->own + m->copied, m->token[2]);
+        copy(p->own + m->token[1], p->own + m->copied, m->token[2]);
     m->number = ++*peer->last_out;
     if (peer->held_back < 0 && write_token(p, m))
         return;
@@ -196,7 +224,7 @@ static int receive(program_t *p, const step_t *s)
     if (s->kind == ADD)
         add(p, p->own + s->offset, there, s->nbytes);
     else if (token[4] != ANSWERED)
-        memcpy(p->own + s->offset, there, s->nbytes);
+        copy(p->own + s->offset, there, s->nbytes);
     take(p, s->peer, token);
     return PASSED;
 }

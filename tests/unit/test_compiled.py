@@ -133,6 +133,15 @@ def test_lengths_around_blocks_and_vectors(count: int) -> None:
         np.testing.assert_array_equal(found, sum(inputs))
 
 
+@pytest.mark.parametrize("spec", ["ring", "recursive-doubling"])
+def test_copies_that_go_past_the_caches(spec: str) -> None:
+    # Pieces begin and end anywhere in a cache line.
+    inputs = [(np.arange(300_003) % 7 + rank).astype(np.float32) for rank in range(4)]
+    schedules = parse_exchange(spec).schedules(4)
+    for found in run_compiled(schedules, inputs, 1 << 20, 8, times=1):
+        np.testing.assert_array_equal(found, sum(inputs))
+
+
 def test_ranks_that_swap_send_a_copy() -> None:
     schedules = [
         Schedule((Round((Send(WHOLE, 1 - rank), Recv(WHOLE, 1 - rank))),)) for rank in (0, 1)
