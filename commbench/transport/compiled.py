@@ -1,38 +1,42 @@
-"""Exchanges within a node without Python on their way: plans made into programs for `play.c`.
+"""Exchanges without Python on their way: plans made into programs for `play.c`.
 
 An exchange of a few hundred kilobytes takes less time than the Python for its messages, above all
 where many ranks share few cores and each waits for all the Python of the others. MPI's own
 Allreduce is compiled; so what is compared with it is compiled as well.
 
-A program does token by token what `commbench.exchange` does in Python, adds in the same order, and
-speaks with ranks that do it in Python.
+A program does message by message what `commbench.exchange` does in Python, adds in the same order,
+and speaks with ranks that do it in Python.
 """
 
 from __future__ import annotations
 
 import ctypes
 import os
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cache
 from importlib.util import find_spec
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
 from commbench.arrays import Array
-from commbench.cutting import Cut, Receiving, Sending, Sum
+from commbench.cutting import Cut, Receiving, Sending, Sum, Turn
+from commbench.prepared import WINDOW
 from commbench.transport.waiting import yields_before_sleep
 
+if TYPE_CHECKING:
+    from mpi4py import MPI
+
 # Alike in play.c.
-_SEND, _AWAIT, _COPY, _ADD, _TOTAL = range(5)
+_SEND, _AWAIT, _COPY, _ADD, _TOTAL, _POST, _FETCH = range(7)
 _PLAIN, _LENT = 0, 1
-_ENDED, _NOT_HERE = -1, -2
+_ENDED, _NOT_HERE, _MPI_FAILED = -1, -2, -3
 _ELEMENTS = {np.dtype(np.float32): 0, np.dtype(np.float64): 1}
 _NONE = -1
-# Places in a program's header.
-_BUFFERS, _MISSED = 7, 14
 # A rank with a core to itself looks about so often before it offers the core to others.
 _PAUSES = 200
+_STATUS_BYTES = 256  # an MPI_Status has 20 in MPICH, 24 in Open MPI
 
 
 @cache
@@ -50,12 +54,12 @@ def library() -> ctypes.CDLL | None:
 
 
 def can_play(plan: Cut, wire: Array, ranks: Iterable[int]) -> bool:
-    """Whether a plan over an array in shared memory can be made into a program.
+    """Whether a plan can be made into a program.
 
     Args:
         plan: of this rank.
         wire: the array, in the type in which its elements are added.
-        ranks: those of the node.
+        ranks: those that a program could reach.
     """
     peers = {one.to for one in plan.sendings}
     for turn in plan.turns:
@@ -69,76 +73,97 @@ def can_play(plan: Cut, wire: Array, ranks: Iterable[int]) -> bool:
     return library() is not None and wire.dtype in _ELEMENTS and peers <= set(ranks)
 
 
+class Requests(Protocol):
+    """Where a program's persistent requests come from, for ranks that are far."""
+
+    def send_request(self, data: Array, to: int) -> MPI.Prequest:
+        """Sends elements, whenever it is started."""
+
+    def receive_request(self, into: Array, source: int) -> MPI.Prequest:
+        """Receives elements, whenever it is started."""
+
+    def landing(self, count: int) -> Array:
+        """``(WINDOW * count,)``, where elements may come that are to be added; every call's."""
+
+    def keep(self, requests: list[MPI.Prequest], owner: object) -> None:
+        """Give requests back to MPI once their owner is gone."""
+
+    def calls(self) -> tuple[int, int]:
+        """Addresses of MPI_Start and MPI_Test."""
+
+
 @dataclass(frozen=True)
-class Shared:
-    """What the ranks of a node have in common, as addresses.
+class Ground:
+    """Where an array is, and how this rank reaches the others; places are addresses.
 
     Attributes:
-        lanes: of `Mailbox.lanes`, by rank.
-        buffers: where the addresses of all shared buffers are listed, by buffer and rank; a new
-            buffer may move the list.
-        number: of the shared buffer that holds the array.
-        start: where this rank's part of that buffer begins.
-        offset: of the array in it, in bytes.
-        copies: of the place for copies of the array's elements, in bytes.
+        wire, copies: ``(n,)``, the array, and one for copies of its elements, None if not needed.
         crowded: whether there are more ranks than cores.
+        far: for ranks without lanes.
+        lanes: of `Mailbox.lanes`, by rank, for those of this node.
+        number, start: the shared buffer that holds the array, and this rank's part of it.
+        buffers: where the places of all shared buffers are listed, by buffer and rank; a new
+            buffer may move the list.
     """
 
-    lanes: dict[int, tuple[int, int, int, int]]
-    buffers: Callable[[], int]
-    number: int
-    start: int
-    offset: int
-    copies: int
+    wire: Array
+    copies: Array | None
     crowded: bool
+    far: Requests | None = None
+    lanes: Mapping[int, tuple[int, int, int, int]] = field(default_factory=dict)
+    number: int = _NONE
+    start: int = 0
+    buffers: Callable[[], int] = lambda: 0
 
 
 class Program:
     """A rank's part of an exchange over one array, to be run as often as wanted."""
 
-    def __init__(self, plan: Cut, wire: Array, shared: Shared) -> None:
-        """Translate a plan; `can_play` has said that this can be done.
-
-        Args:
-            plan: of this rank.
-            wire: ``(n,)``, float32 or float64, in shared memory.
-            shared: where that is.
-        """
+    def __init__(self, plan: Cut, ground: Ground) -> None:
+        """Translate a plan; `can_play` has said that this can be done."""
         found = library()
         assert found is not None
         self._play, self._rewind = found.commbench_play, found.commbench_rewind
-        self._ranks = list(shared.lanes)
-        self._places = {rank: place for place, rank in enumerate(self._ranks)}
-        self._itemsize = wire.itemsize
-        self._offset = shared.offset
-        self._buffers = shared.buffers
-        self._said: list[Sending | Receiving] = []
-        self._steps: list[tuple[int, int, int, int, int, int]] = []
-        self._terms: list[tuple[int, int]] = [(_NONE, _NONE)]
-        self._translate(plan)
-        messages = self._messages(plan, shared)
-        peers = [(*lanes, _NONE) for lanes in shared.lanes.values()]
-        # The program keeps its place and its messages' in here; so they stay referenced.
-        tables: list[Sequence[tuple[int, ...]]] = [self._steps, messages, self._terms, peers]
-        self._tables = [np.array(table, np.int64) for table in tables]
-        steps, texts, terms, lanes = (table.ctypes.data for table in self._tables)
-        self._header = np.array(
-            [
-                *(steps, len(self._steps), texts, len(messages), terms, lanes, len(peers)),
-                *(0, shared.start, _ELEMENTS[wire.dtype]),
-                *(0 if shared.crowded else _PAUSES, 0, 0, 0, _NONE),
-            ],
-            np.int64,
-        )
+        self._buffers = ground.buffers
+        self._made = made = _Translation(plan, ground)
+        # The program keeps its place in some of these.
+        self._tables = {name: np.array(rows, np.int64) for name, rows in made.tables().items()}
+        self._status = ctypes.create_string_buffer(_STATUS_BYTES)
+        start, test = ground.far.calls() if made.requests and ground.far else (0, 0)
+        words = {
+            "steps": self._place("steps"),
+            "step_count": len(made.steps),
+            "messages": self._place("messages"),
+            "message_count": len(plan.sendings),
+            "terms": self._place("terms"),
+            "receives": self._place("receives"),
+            "readers": self._place("readers"),
+            "peers": self._place("peers"),
+            "peer_count": len(made.ranks),
+            "buffers": 0,
+            "own": made.start,
+            "element": _ELEMENTS[ground.wire.dtype],
+            "pauses": 0 if ground.crowded else _PAUSES,
+            "start": start,
+            "test": test,
+            "status": ctypes.addressof(self._status),
+            **dict.fromkeys(["at", "term", "posted", "fetched", "peers_held_back"], 0),
+            "missed": 0,
+            "error": 0,
+        }
+        self._words = {name: number for number, name in enumerate(words)}
+        self._header = np.array(list(words.values()), np.int64)
         self._address = self._header.ctypes.data
+        if made.requests and ground.far:
+            ground.far.keep(made.requests, self)
 
     def begin(self) -> None:
         """Begin a run."""
-        self._header[_BUFFERS] = self._buffers()
+        self._header[self._words["buffers"]] = self._buffers()
         self._rewind(self._address)
 
     def go_on(self, yields: int | None = None) -> int | None:
-        """Go on until the end, or until a token does not come.
+        """Go on until the end, or until a message does not come.
 
         Args:
             yields: how often to wait for one by giving way; None: `yields_before_sleep`.
@@ -148,45 +173,118 @@ class Program:
 
         Raises:
             RuntimeError: a peer sends from memory that it does not share.
+            mpi4py.MPI.Exception: MPI has failed.
         """
         at: int = self._play(self._address, yields_before_sleep() if yields is None else yields)
         if at == _NOT_HERE:
             raise RuntimeError("a peer sends what lies in memory of its own; it must be allocated")
+        if at == _MPI_FAILED:
+            from mpi4py import MPI
+
+            raise MPI.Exception(int(self._header[self._words["error"]]))
         return None if at == _ENDED else at
 
     def waits_for(self, step: int) -> tuple[Sending | Receiving, int]:
         """What a step that could not be done waits for, and which rank."""
-        return self._said[step], self._ranks[self._header[_MISSED]]
+        return self._made.said[step], self._made.ranks[self._header[self._words["missed"]]]
 
-    def _translate(self, plan: Cut) -> None:
-        awaited: set[int] = set()
+    def _place(self, table: str) -> int:
+        return int(self._tables[table].ctypes.data)
 
-        def await_taken(indexes: Iterable[int]) -> None:
-            for index in indexes:
-                if index not in awaited:
-                    awaited.add(index)
-                    self._say(plan.sendings[index], _AWAIT, first=index)
 
+class _Translation:
+    """A plan as rows of numbers; `play.c` tells what is in them."""
+
+    def __init__(self, plan: Cut, ground: Ground) -> None:
+        self._plan = plan
+        self._ground = ground
+        self._itemsize = ground.wire.itemsize
+        self._offset = 0
+        # Offsets are from here.
+        self.start = ground.start or ground.wire.ctypes.data
+        self._offset = ground.wire.ctypes.data - self.start
+        peers = {one.to for one in plan.sendings} | {recv.source for recv in _receives(plan)}
+        # Those of the node first, as they stand in the list of buffers.
+        self.ranks = [*ground.lanes, *sorted(peers - set(ground.lanes))]
+        self._places = {rank: place for place, rank in enumerate(self.ranks)}
+        self.steps: list[tuple[int, ...]] = []
+        self.said: list[Sending | Receiving] = []
+        """What each step is about."""
+        self.requests: list[MPI.Prequest] = []
+        self._terms: list[tuple[int, ...]] = []
+        self._receives: list[tuple[int, ...]] = []
+        self._readers: list[tuple[int, ...]] = []
+        self._awaited: set[int] = set()
+        self._landing = self._make_landing()
         for turn in plan.turns:
-            for index in turn.sends:
-                one = plan.sendings[index]
-                await_taken(one.copied)
-                self._say(one, _SEND, first=index)
-            for recv in turn.recvs:
-                for term in _terms(recv):
-                    await_taken(term.readers)
-                if isinstance(recv, Sum):
-                    self._say_total(recv)
-                else:
-                    self._say(recv, _ADD if recv.reduce else _COPY)
-        await_taken(range(len(plan.sendings)))
+            self._translate(turn)
+        self._await_taken(range(len(plan.sendings)))
+
+    def tables(self) -> dict[str, Sequence[tuple[int, ...]]]:
+        """The rows; none is without, so that each has a place."""
+        far = (0, 0, 0, 0)
+        return {
+            "steps": self.steps or [(0,)],
+            "messages": self._messages() or [(0,)],
+            "terms": self._terms or [(0,)],
+            "receives": self._receives or [(0,)],
+            "readers": self._readers or [(0,)],
+            "peers": [(*self._ground.lanes.get(rank, far), _NONE, _NONE, 0) for rank in self.ranks]
+            or [(0,)],
+        }
+
+    def _translate(self, turn: Turn) -> None:
+        first = len(self._receives)
+        far = [recv for recv in turn.recvs if isinstance(recv, Receiving) and self._is_far(recv)]
+        for recv in far:
+            self._expect(recv)
+        last = len(self._receives) - 1
+        early = self._before_sends(turn, far)
+        if early:
+            self._say(far[0], _POST, first=first + early - 1)
+        for index in turn.sends:
+            one = self._plan.sendings[index]
+            self._await_taken(one.copied)
+            self._say(one, _SEND, first=index)
+        following = first
+        for recv in turn.recvs:
+            is_far = isinstance(recv, Receiving) and self._is_far(recv)
+            if is_far:
+                assert isinstance(recv, Receiving)
+                self._say(recv, _POST, first=min(following + WINDOW - 1, last))
+            for term in _terms(recv):
+                self._await_taken(term.readers)
+            if isinstance(recv, Sum):
+                self._say_total(recv)
+            elif is_far:
+                self._say(recv, _FETCH, first=following)
+                following += 1
+            else:
+                self._say(recv, _ADD if recv.reduce else _COPY)
+
+    def _before_sends(self, turn: Turn, far: list[Receiving]) -> int:
+        """How many receives of a round may be posted before its sends."""
+        copies = any(self._plan.sendings[index].copy for index in turn.sends)
+        early = 0
+        for recv in far[:WINDOW]:
+            # What is sent from a copy is still to be copied.
+            if recv.follows or (copies and not recv.reduce):
+                break
+            early += 1
+        return early
+
+    def _await_taken(self, indexes: Iterable[int]) -> None:
+        for index in indexes:
+            if index not in self._awaited:
+                self._awaited.add(index)
+                self._say(self._plan.sendings[index], _AWAIT, first=index)
 
     def _say(self, what: Sending | Receiving, kind: int, first: int = 0, terms: int = 0) -> None:
         peer = what.to if isinstance(what, Sending) else what.source
         size = self._itemsize
         start, nbytes = self._offset + what.start * size, (what.stop - what.start) * size
-        self._steps.append((kind, self._places[peer], start, nbytes, first, terms))
-        self._said.append(what)
+        self.steps.append((kind, self._places[peer], start, nbytes, first, terms))
+        self.said.append(what)
 
     def _say_total(self, total: Sum) -> None:
         self._say(total.terms[0], _TOTAL, len(self._terms), len(total.terms))
@@ -195,20 +293,72 @@ class Program:
             for term in total.terms
         ]
 
-    def _messages(self, plan: Cut, shared: Shared) -> list[tuple[int, ...]]:
+    def _is_far(self, what: Receiving) -> bool:
+        return what.source not in self._ground.lanes
+
+    def _make_landing(self) -> Array:
+        longest = max(
+            (
+                recv.stop - recv.start
+                for recv in _receives(self._plan)
+                if recv.reduce and self._is_far(recv)
+            ),
+            default=0,
+        )
+        if not longest:
+            return None
+        assert self._ground.far is not None
+        return self._ground.far.landing(longest).reshape(WINDOW, -1)
+
+    def _expect(self, recv: Receiving) -> None:
+        """A request for a message from a rank that is far."""
+        assert self._ground.far is not None
+        count = recv.stop - recv.start
+        into, term = self._ground.wire[recv.start : recv.stop], 0
+        if recv.reduce:
+            # Received in order, at most so many at once.
+            into = self._landing[len(self._receives) % WINDOW, :count]
+            term = into.ctypes.data
+        request = self._ground.far.receive_request(into, recv.source)
+        place = _address(request, self.requests)
+        readers = len(self._readers), len(recv.readers)
+        self._receives.append((place, term, int(recv.follows), *readers))
+        self._readers += [(index,) for index in recv.readers]
+
+    def _messages(self) -> list[tuple[int, ...]]:
         messages: list[tuple[int, ...]] = []
         following: dict[int, int] = {}
-        for index, one in reversed(list(enumerate(plan.sendings))):
-            original = shared.offset + one.start * self._itemsize
-            copy = shared.copies + one.start * self._itemsize
-            offset, copied = (copy, original) if one.copy else (original, _NONE)
-            nbytes = (one.stop - one.start) * self._itemsize
+        for index, one in reversed(list(enumerate(self._plan.sendings))):
+            part = slice(one.start, one.stop)
+            data, copied = self._ground.wire[part], _NONE
+            if one.copy:
+                assert self._ground.copies is not None
+                copied = data.ctypes.data - self.start
+                data = self._ground.copies[part]
+            request = 0
+            if one.to not in self._ground.lanes:
+                assert self._ground.far is not None
+                sending = self._ground.far.send_request(data, one.to)
+                request = _address(sending, self.requests)
             purpose = _LENT if one.lent else _PLAIN
-            token = (shared.number, offset, nbytes, purpose)
+            token = self._ground.number, data.ctypes.data - self.start, data.nbytes, purpose
             after = following.get(one.to, _NONE)
-            messages.append((self._places[one.to], *token, purpose, copied, after, 0, 0))
+            place = self._places[one.to]
+            messages.append((place, *token, purpose, copied, after, request, 0, 0))
             following[one.to] = index
-        return messages[::-1] or [(0,) * 10]
+        return messages[::-1]
+
+
+def _address(request: MPI.Prequest, kept: list[MPI.Prequest]) -> int:
+    """Where MPI's handle of a request lies; as long as the request is kept."""
+    from mpi4py import MPI
+
+    kept.append(request)
+    return MPI._addressof(request)
+
+
+def _receives(plan: Cut) -> list[Receiving]:
+    return [term for turn in plan.turns for recv in turn.recvs for term in _terms(recv)]
 
 
 def _terms(recv: Receiving | Sum) -> tuple[Receiving, ...]:

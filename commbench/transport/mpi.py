@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import time
 import weakref
 from collections import deque
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,9 @@ from mpi4py import MPI
 from commbench.arrays import Array, Arrays
 from commbench.cutting import Cut
 from commbench.job import Job
+from commbench.prepared import WINDOW
 from commbench.transport import Incoming, Question
+from commbench.transport.compiled import Ground, Program, Requests, can_play
 from commbench.units import seconds_given
 
 TAG = 7
@@ -31,6 +34,21 @@ _UNDER_WAY = 8
 IN_TURN = "COMMBENCH_SEND_IN_TURN_S"
 # Allreduce counts are C ints before MPI 4, and not every library's large-count calls work yet.
 _LARGEST_ALLREDUCE_BYTES = 1 << 30
+
+
+@cache
+def calls() -> tuple[int, int] | None:
+    """Addresses of MPI_Start and MPI_Test in the library that mpi4py has loaded."""
+    try:
+        library = ctypes.CDLL(MPI.__file__)
+        places = (
+            ctypes.cast(call, ctypes.c_void_p).value
+            for call in (library.MPI_Start, library.MPI_Test)
+        )
+        start, test = (place or 0 for place in places)
+    except (OSError, AttributeError):
+        return None
+    return start, test
 
 
 class _Received:
@@ -131,6 +149,7 @@ class MPITransport:
         with job.watchdog.guard(f"rank {job.rank} waits for all ranks to open the transport"):
             self.comm: MPI.Intracomm = job.comm.Dup()
         self._scratch: dict[int, list[Array]] = {}
+        self._landings: dict[int, Array] = {}
         self._outboxes: dict[int, _Outbox] = {}
         self._held_back: list[_Outbox] = []
         in_turn = os.environ.get(IN_TURN)
@@ -164,10 +183,9 @@ class MPITransport:
 
     def sender(self, data: Array, to: int, *, lend: bool = False) -> Callable[[bool], Question]:
         """Prepare to send, as one persistent request."""
-        self._free_unused()
-        request = self.comm.Send_init([data.view(np.uint8), MPI.BYTE], to, TAG)
+        request = self.send_request(data, to)
         sending = _Sending(request, to)
-        weakref.finalize(sending, self._unused.append, request).atexit = False
+        self.keep([request], sending)
         outbox = self._port or self._outboxes.setdefault(to, _Outbox())
         taken = self._asking(lambda: sending.started and request.Test())
 
@@ -233,8 +251,47 @@ class MPITransport:
         """Keep a finished message's wire array for the next of its length."""
         self._scratch.setdefault(len(scratch), []).append(scratch)
 
-    def program(self, plan: Cut, wire: Array) -> None:
-        """There is no other way than message by message."""
+    @property
+    def requests(self) -> Requests | None:
+        """For programs, which start and test requests themselves; None where they cannot.
+
+        They know nothing of GPUs, nor of a port at which messages wait for each other.
+        """
+        return self if self.arrays.device == "cpu" and not self._port and calls() else None
+
+    def program(self, plan: Cut, wire: Array) -> Program | None:
+        """Does all of a plan outside Python."""
+        far = self.requests
+        if far is None or not can_play(plan, wire, range(self.size)):
+            return None
+        copies = self.beside(wire) if any(one.copy for one in plan.sendings) else None
+        crowded = self._job.local_size > self._job.node_cores
+        return Program(plan, Ground(wire, copies, crowded, far))
+
+    def send_request(self, data: Array, to: int) -> MPI.Prequest:
+        """Sends elements, whenever it is started."""
+        self._free_unused()
+        return self.comm.Send_init([data.view(np.uint8), MPI.BYTE], to, TAG)
+
+    def receive_request(self, into: Array, source: int) -> MPI.Prequest:
+        """Receives elements, whenever it is started."""
+        return self.comm.Recv_init([into.view(np.uint8), MPI.BYTE], source, TAG)
+
+    def landing(self, count: int) -> Array:
+        """``(WINDOW * count,)``, where elements may come that are to be added."""
+        if count not in self._landings:
+            self._landings[count] = self.arrays.wire_empty(WINDOW * count)
+        return self._landings[count]
+
+    def keep(self, requests: list[MPI.Prequest], owner: object) -> None:
+        """Give requests back to MPI once their owner is gone."""
+        weakref.finalize(owner, self._unused.extend, requests).atexit = False
+
+    def calls(self) -> tuple[int, int]:
+        """Addresses of MPI_Start and MPI_Test."""
+        found = calls()
+        assert found is not None
+        return found
 
     def all_reduce(self, data: Array) -> None:
         """MPI_Allreduce in place.

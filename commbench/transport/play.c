@@ -1,9 +1,10 @@
-/* Plays one rank's part of an exchange between ranks that map each other's buffers.
+/* Plays one rank's part of an exchange.
  *
  * A program is a plan of commbench/cutting.py as tables of 64-bit words, made by compiled.py. It
- * speaks with the other ranks by the tokens of mailbox.py, so that a rank which plays its part in
- * Python instead is no different to them. Nothing here blocks: where a token does not come, the call
- * returns after so many yields of the core, and the next one goes on from there.
+ * speaks by the tokens of mailbox.py with ranks that are near, whose buffers it maps, and by MPI's
+ * persistent requests with those that are far; a rank which plays its part in Python instead is no
+ * different to them. Nothing here blocks: where a message does not come, the call returns after so
+ * many yields of the core, and the next one goes on from there.
  */
 #include <sched.h>
 #include <stdatomic.h>
@@ -19,10 +20,12 @@ enum { SLOTS = 16, WORDS = 8, TAKEN = 5 };
 enum { PLAIN, LENT, ANSWERED };
 enum { PRIVATE = -1 };
 
-enum { SEND, AWAIT, COPY, ADD, TOTAL };
+enum { SEND, AWAIT, COPY, ADD, TOTAL, POST, FETCH };
 enum { UNSENT, HELD_BACK, SENT, TAKEN_AWAY };
 enum { FLOAT32, FLOAT64 };
-enum { ENDED = -1, NOT_HERE = -2 };
+enum { ENDED = -1, NOT_HERE = -2, MPI_FAILED = -3 };
+/* Messages to one peer that MPI has at once; of mpi.py. */
+enum { MOST_UNDER_WAY = 8 };
 enum { BLOCKED, PASSED, FAULTY };
 
 /* Offsets are in bytes, from the start of the rank's own shared buffer. */
@@ -31,7 +34,7 @@ typedef struct {
     int64_t peer;   /* COPY, ADD: the source */
     int64_t offset; /* COPY, ADD, TOTAL: of the elements to be overwritten or added to */
     int64_t nbytes;
-    int64_t first; /* SEND, AWAIT: the message; TOTAL: its first term */
+    int64_t first; /* SEND, AWAIT: the message; TOTAL: its first term; FETCH, POST: the receive */
     int64_t terms; /* TOTAL: how many */
 } step_t;
 
@@ -41,6 +44,7 @@ typedef struct {
     int64_t purpose;   /* what for, unless it turns out to be answered in place */
     int64_t copied;    /* offset of the elements that must be copied there first, or -1 */
     int64_t following; /* the next message to the same peer, or -1 */
+    void *request;     /* to a peer that is far */
     int64_t number;
     int64_t state;
 } message_t;
@@ -50,10 +54,20 @@ typedef struct {
     int64_t answer; /* the message that brings it the sum, or -1 */
 } term_t;
 
+/* A message from a peer that is far. */
 typedef struct {
-    _Atomic int64_t *out, *in;         /* the slots of the two lanes */
-    int64_t *last_out, *last_in;       /* numbers of the last tokens */
-    int64_t held_back;                 /* the first message that found its lane full, or -1 */
+    void *request;
+    const char *term;     /* what is to be added, once it is here; NULL: it comes where it belongs */
+    int64_t follows;      /* whether an earlier receive of the round must be through before */
+    int64_t first_reader; /* of the messages that must have left before it may come there */
+    int64_t readers;
+} receive_t;
+
+typedef struct {
+    _Atomic int64_t *out, *in;   /* the slots of the two lanes; NULL if it is far */
+    int64_t *last_out, *last_in; /* numbers of the last tokens */
+    int64_t held_back;           /* the first message that could not be handed over, or -1 */
+    int64_t oldest, under_way;   /* of those that MPI has */
 } peer_t;
 
 typedef struct {
@@ -62,15 +76,22 @@ typedef struct {
     message_t *messages;
     int64_t message_count;
     term_t *terms;
+    receive_t *receives;
+    int64_t *readers;
     peer_t *peers;
     int64_t peer_count;
     char **buffers; /* of each shared buffer, every peer's part */
     char *own;
     int64_t element;
-    int64_t pauses;   /* before the core is given away for the first time */
+    int64_t pauses; /* before the core is given away for the first time */
+    int (*start)(void *request);
+    int (*test)(void *request, int *flag, void *status);
+    void *status;
     int64_t at, term; /* the step that is next, and how many of its terms have been added */
-    int64_t lanes_held_back;
+    int64_t posted, fetched; /* how many receives */
+    int64_t peers_held_back;
     int64_t missed; /* the peer that a step which could not be done waits for */
+    int64_t error;  /* of MPI */
 } program_t;
 
 #if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
@@ -150,9 +171,51 @@ static void take(const program_t *p, int64_t peer, _Atomic int64_t *token)
     atomic_store_explicit(token + TAKEN, number, memory_order_release);
 }
 
-static int write_token(const program_t *p, message_t *m)
+static int has_ended(program_t *p, void *request)
 {
-    _Atomic int64_t *slot = p->peers[m->peer].out + m->number % SLOTS * WORDS;
+    int flag = 0, error = p->test(request, &flag, p->status);
+    if (error)
+        p->error = error;
+    return flag;
+}
+
+static void start(program_t *p, void *request)
+{
+    int error = p->start(request);
+    if (error)
+        p->error = error;
+}
+
+/* Count the messages to a peer that MPI is through with. */
+static void count_ended(program_t *p, peer_t *peer)
+{
+    while (peer->under_way) {
+        message_t *oldest = p->messages + peer->oldest;
+        if (oldest->state != TAKEN_AWAY && !has_ended(p, oldest->request))
+            break;
+        oldest->state = TAKEN_AWAY;
+        peer->oldest = oldest->following;
+        peer->under_way--;
+    }
+}
+
+static int start_message(program_t *p, int64_t index)
+{
+    message_t *m = p->messages + index;
+    peer_t *peer = p->peers + m->peer;
+    count_ended(p, peer);
+    if (peer->under_way == MOST_UNDER_WAY)
+        return 0;
+    start(p, m->request);
+    m->state = SENT;
+    if (!peer->under_way++)
+        peer->oldest = index;
+    return 1;
+}
+
+static int write_token(message_t *m, const peer_t *peer)
+{
+    _Atomic int64_t *slot = peer->out + m->number % SLOTS * WORDS;
     if (atomic_load_explicit(slot + TAKEN, memory_order_acquire) < m->number - SLOTS)
         return 0;
     for (int i = 0; i < 4; i++)
@@ -162,31 +225,39 @@ static int write_token(const program_t *p, message_t *m)
     return 1;
 }
 
+/* Whether a message could leave. */
+static int hand_over(program_t *p, int64_t index)
+{
+    message_t *m = p->messages + index;
+    return m->request ? start_message(p, index) : write_token(m, p->peers + m->peer);
+}
+
 static void send(program_t *p, int64_t index)
 {
     message_t *m = p->messages + index;
     peer_t *peer = p->peers + m->peer;
     if (m->copied >= 0)
         copy(p->own + m->token[1], p->own + m->copied, m->token[2]);
-    m->number = ++*peer->last_out;
-    if (peer->held_back < 0 && write_token(p, m))
+    if (!m->request)
+        m->number = ++*peer->last_out;
+    if (peer->held_back < 0 && hand_over(p, index))
         return;
     m->state = HELD_BACK;
     if (peer->held_back < 0) {
         peer->held_back = index;
-        p->lanes_held_back++;
+        p->peers_held_back++;
     }
 }
 
 /* Send what was held back: others may wait for it. */
 static void send_held_back(program_t *p)
 {
-    for (int64_t i = 0; p->lanes_held_back && i < p->peer_count; i++) {
+    for (int64_t i = 0; p->peers_held_back && i < p->peer_count; i++) {
         int64_t index = p->peers[i].held_back;
         if (index < 0)
             continue;
         while (index >= 0 && p->messages[index].state == HELD_BACK) {
-            if (!write_token(p, p->messages + index))
+            if (!hand_over(p, index))
                 break;
             index = p->messages[index].following;
         }
@@ -194,14 +265,35 @@ static void send_held_back(program_t *p)
             index = -1;
         p->peers[i].held_back = index;
         if (index < 0)
-            p->lanes_held_back--;
+            p->peers_held_back--;
     }
+}
+
+/* What others may wait for, while this rank waits for somebody: MPI moves messages only while it is
+ * asked about one, whichever. */
+static void keep_going(program_t *p)
+{
+    send_held_back(p);
+    if (p->steps[p->at].kind == FETCH)
+        return;
+    if (p->fetched < p->posted) {
+        has_ended(p, p->receives[p->fetched].request);
+        return;
+    }
+    for (int64_t i = 0; i < p->peer_count; i++)
+        if (p->peers[i].under_way) {
+            count_ended(p, p->peers + i);
+            return;
+        }
 }
 
 static int is_taken(program_t *p, message_t *m)
 {
     p->missed = m->peer;
-    if (m->state == SENT) {
+    if (m->state == SENT && m->request) {
+        if (has_ended(p, m->request))
+            m->state = TAKEN_AWAY;
+    } else if (m->state == SENT) {
         _Atomic int64_t *slot = p->peers[m->peer].out + m->number % SLOTS * WORDS;
         /* Nobody reads what has been written into the receiver's own memory. */
         if (m->token[3] == ANSWERED
@@ -292,6 +384,36 @@ static int total(program_t *p, const step_t *s)
     return PASSED;
 }
 
+/* Start receives in their order, up to one, as far as they may come already. */
+static void post(program_t *p, int64_t last, int needed)
+{
+    for (; p->posted <= last; p->posted++) {
+        const receive_t *r = p->receives + p->posted;
+        if (!r->term && r->follows && !needed)
+            return;
+        for (int64_t i = 0; !r->term && i < r->readers; i++)
+            if (!is_taken(p, p->messages + p->readers[r->first_reader + i]))
+                return;
+        start(p, r->request);
+    }
+}
+
+static int fetch(program_t *p, const step_t *s)
+{
+    post(p, s->first, 1);
+    if (p->posted <= s->first)
+        return BLOCKED;
+    const receive_t *r = p->receives + s->first;
+    if (!has_ended(p, r->request)) {
+        p->missed = s->peer;
+        return BLOCKED;
+    }
+    if (r->term)
+        add(p, p->own + s->offset, r->term, s->nbytes);
+    p->fetched = s->first + 1;
+    return PASSED;
+}
+
 static int try_step(program_t *p)
 {
     const step_t *s = p->steps + p->at;
@@ -303,6 +425,11 @@ static int try_step(program_t *p)
         return is_taken(p, p->messages + s->first) ? PASSED : BLOCKED;
     case TOTAL:
         return total(p, s);
+    case POST:
+        post(p, s->first, 0);
+        return PASSED;
+    case FETCH:
+        return fetch(p, s);
     default:
         return receive(p, s);
     }
@@ -311,21 +438,25 @@ static int try_step(program_t *p)
 /* Begin a run. */
 void commbench_rewind(program_t *p)
 {
-    p->at = p->term = 0;
+    p->at = p->term = p->posted = p->fetched = p->error = 0;
+    for (int64_t i = 0; i < p->peer_count; i++)
+        p->peers[i].under_way = 0;
     for (int64_t i = 0; i < p->message_count; i++) {
         p->messages[i].state = UNSENT;
         p->messages[i].token[3] = p->messages[i].purpose;
     }
 }
 
-/* Go on with a run. Returns ENDED, or the step at which a token was still missing after `yields`
- * yields, or NOT_HERE if the elements of a message are not in shared memory. */
+/* Go on with a run. Returns ENDED, or the step at which a message was still missing after `yields`
+ * yields; NOT_HERE if the elements of one are not in shared memory, MPI_FAILED if MPI says so. */
 int64_t commbench_play(program_t *p, int64_t yields)
 {
     for (; p->at < p->step_count; p->at++) {
         int result = try_step(p);
         for (int64_t tries = 0; result == BLOCKED; tries++) {
-            send_held_back(p);
+            keep_going(p);
+            if (p->error)
+                break;
             if (tries < p->pauses)
                 pause_briefly();
             else if (tries - p->pauses < yields)
@@ -334,6 +465,8 @@ int64_t commbench_play(program_t *p, int64_t yields)
                 return p->at;
             result = try_step(p);
         }
+        if (p->error)
+            return MPI_FAILED;
         if (result == FAULTY)
             return NOT_HERE;
     }

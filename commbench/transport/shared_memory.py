@@ -14,7 +14,7 @@ from commbench.arrays import Array, Arrays
 from commbench.cutting import Cut
 from commbench.job import Job
 from commbench.transport import Incoming, Question
-from commbench.transport.compiled import Program, Shared, can_play
+from commbench.transport.compiled import Ground, Program, can_play
 from commbench.transport.mailbox import Mailbox, share
 from commbench.transport.mpi import MPITransport
 
@@ -144,25 +144,28 @@ class SharedMemoryTransport:
         self._far.all_reduce(data)
 
     def program(self, plan: Cut, wire: Array) -> Program | None:
-        """What does all of a plan outside Python, if every rank in it is of this node."""
-        number, offset = self._place(wire)
+        """Does all of a plan outside Python."""
+        number, _ = self._place(wire)
+        far = self._far.requests
         if (
             number == _PRIVATE
             or self.arrays.device != "cpu"
-            or not can_play(plan, wire, self._near)
+            or not can_play(plan, wire, range(self.size) if far else self._near)
         ):
             return None
-        start, stop = self._own[number]
-        shared = Shared(
-            lanes=self.mailbox.lanes(),
-            buffers=self._list_of_buffers,
-            number=number,
-            start=start,
-            offset=offset,
-            copies=offset + (stop - start) // 2,
-            crowded=self._job.local_size > self._job.node_cores,
+        return Program(
+            plan,
+            Ground(
+                wire,
+                self.beside(wire),
+                crowded=self._job.local_size > self._job.node_cores,
+                far=far,
+                lanes=self.mailbox.lanes(),
+                number=number,
+                start=self._own[number][0],
+                buffers=self._list_of_buffers,
+            ),
         )
-        return Program(plan, wire, shared)
 
     def _list_of_buffers(self) -> int:
         # A program numbers its tokens behind all that have been sent.

@@ -14,7 +14,7 @@ from commbench.loans import find_loans
 from commbench.registry import admitted, parse_exchange, topology_names
 from commbench.schedule import WHOLE, Recv, Round, Schedule, Send
 from commbench.transport import compiled
-from commbench.transport.compiled import Program, Shared, can_play
+from commbench.transport.compiled import Ground, Program, can_play
 from loopback import run_all
 
 pytestmark = pytest.mark.skipif(compiled.library() is None, reason="no compiler built play.c")
@@ -60,16 +60,16 @@ class Node:
             )
             for peer in ranks
         }
-        shared = Shared(
+        ground = Ground(
+            wire=own[:count],
+            copies=own[count:],
+            crowded=True,
             lanes=lanes,
-            buffers=lambda: self.places.ctypes.data,
             number=0,
             start=own.ctypes.data,
-            offset=0,
-            copies=own.nbytes // 2,
-            crowded=True,
+            buffers=lambda: self.places.ctypes.data,
         )
-        return Program(plan, own[:count], shared)
+        return Program(plan, ground)
 
 
 def step_all(programs: Sequence[Program], seed: int = 0) -> None:
