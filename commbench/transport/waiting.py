@@ -15,12 +15,15 @@ from commbench.units import seconds_given
 
 # Many ranks share few cores on a workstation. A short wait only gives way to the other ranks; a
 # longer one sleeps, ever longer, so that a hundred waiting ranks leave the cores to the others: a
-# millisecond, and once it has lasted, a tenth of its own length.
+# millisecond, and once it has lasted, a tenth of its own length where there are fewer cores than
+# ranks.
 _FEWEST_YIELDS = 200
 # A rank that sleeps does not feed the library, which moves long messages piece by piece; so with a
 # core to itself it stays awake for about two milliseconds.
 _MOST_YIELDS = 4000
 _PATIENT_YIELDS = 2
+# Nor does the library move more than a piece whenever it is asked; so who has slept asks some times.
+_MOST_AWAKE = 32
 _FIRST_SLEEP_S = 20e-6
 _SHORT_WAIT_SLEEP_S = 1e-3
 _LONGEST_SLEEP_S = 50e-3
@@ -43,18 +46,23 @@ class _Manners:
 
     Attributes:
         yields: polls between which it only gives way.
+        awake: polls between two sleeps of a millisecond and more.
+        crowded: whether there are more ranks than cores.
         longest_sleep_s: no sleep of a patient wait is longer, unless it lasts; else None.
         next_event: the moment, of `time.monotonic`, up to which polling is no use; inf if unknown.
     """
 
     yields: int = _FEWEST_YIELDS
+    awake: int = 1
+    crowded: bool = True
     longest_sleep_s: float | None = None
     next_event: Callable[[], float] = lambda: math.inf
 
     def longest(self, waited_s: float) -> float:
         """The longest sleep of a wait that has lasted so long."""
         if self.longest_sleep_s is None:
-            return min(_LONGEST_SLEEP_S, max(_SHORT_WAIT_SLEEP_S, waited_s / 10))
+            lasting = waited_s / 10 if self.crowded else 0.0
+            return min(_LONGEST_SLEEP_S, max(_SHORT_WAIT_SLEEP_S, lasting))
         return max(self.longest_sleep_s, min(_PATIENT_LONGEST_S, waited_s / 200))
 
 
@@ -99,6 +107,10 @@ def wait_until(
         if waited_s > timeout_s:
             raise PeerTimeout(f"{waiting_for()}: nothing came within {timeout_s:g} s (--timeout)")
         time.sleep(max(0.0, min(pause, _manners.next_event() - start - waited_s)))
+        if pause >= _SHORT_WAIT_SLEEP_S:
+            for _ in range(_manners.awake - 1):
+                if ready():
+                    return
         pause = min(2 * pause, _manners.longest(waited_s))
 
 
@@ -112,7 +124,10 @@ def share_cores(cores: int, ranks: int) -> None:
     if given := os.environ.get(PATIENCE):
         be_patient(seconds_given(PATIENCE, given))
     else:
-        _manners.yields = max(_FEWEST_YIELDS, _MOST_YIELDS * cores // max(cores, ranks))
+        share = min(1.0, cores / ranks)
+        _manners.yields = max(_FEWEST_YIELDS, int(_MOST_YIELDS * share))
+        _manners.awake = max(1, int(_MOST_AWAKE * share))
+        _manners.crowded = share < 1
     prctl = getattr(ctypes.CDLL(None), "prctl", None)
     if prctl:
         prctl(_PR_SET_TIMERSLACK, ctypes.c_ulong(1), 0, 0, 0)
