@@ -267,8 +267,9 @@ class _Translation:
         copies = any(self._plan.sendings[index].copy for index in turn.sends)
         early = 0
         for recv in far[:WINDOW]:
-            # What is sent from a copy is still to be copied.
-            if recv.follows or (copies and not recv.reduce):
+            # What is sent from a copy is still to be copied. And to ask whether something has left
+            # may hold up what is to be sent.
+            if not recv.reduce and (copies or recv.follows or recv.readers):
                 break
             early += 1
         return early

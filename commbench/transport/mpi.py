@@ -32,6 +32,7 @@ _UNDER_WAY = 8
 # after the other; or when one has not ended for so many seconds: its receiver may be waiting for
 # what comes behind it.
 IN_TURN = "COMMBENCH_SEND_IN_TURN_S"
+_HUGE_PAGE_BYTES = 2 << 20
 # Allreduce counts are C ints before MPI 4, and not every library's large-count calls work yet.
 _LARGEST_ALLREDUCE_BYTES = 1 << 30
 
@@ -98,14 +99,18 @@ class _Outbox:
     def flush(self) -> bool:
         """Hand over as many as may be; whether that was all."""
         under_way, waiting = self._under_way, self._waiting
-        while under_way and under_way[0].request.Test():
-            under_way.popleft()
-            self._moved()
-        while waiting and self._may(waiting[0], under_way):
-            sending = waiting.popleft()
-            sending.request.Start()
-            sending.started = True
-            under_way.append(sending)
+        while waiting:
+            if self._may(waiting[0], under_way):
+                sending = waiting.popleft()
+                sending.request.Start()
+                sending.started = True
+                under_way.append(sending)
+            # Not before it matters: asked, MPI may start to copy what has arrived, while peers
+            # still wait to hear of what is to be sent.
+            elif under_way[0].request.Test():
+                under_way.popleft()
+            else:
+                break
             self._moved()
         return not waiting
 
@@ -241,11 +246,22 @@ class MPITransport:
         """A wire array to receive into."""
         free = self._scratch.setdefault(count, [])
         if not free:
-            # NumPy asks for huge pages from 4 MiB on: by those, long segments are added faster.
-            several = 4 if count * self.arrays.kind.itemsize >= SEGMENT_BYTES else 1
-            block = self.arrays.wire_empty(several * count)
+            several = WINDOW if count * self.arrays.kind.itemsize >= SEGMENT_BYTES else 1
+            block = self._on_huge_pages(several * count)
             free += [block[index * count : (index + 1) * count] for index in range(several)]
         return free.pop()
+
+    def _on_huge_pages(self, count: int) -> Array:
+        """A wire array, on huge pages if it is long: libraries that pin what they read are faster.
+
+        NumPy asks for them from 4 MiB on, but the kernel gives only whole ones.
+        """
+        itemsize = self.arrays.kind.itemsize
+        if self.arrays.device != "cpu" or count * itemsize < _HUGE_PAGE_BYTES:
+            return self.arrays.wire_empty(count)
+        block = self.arrays.wire_empty(count + _HUGE_PAGE_BYTES // itemsize)
+        first = -block.ctypes.data % _HUGE_PAGE_BYTES // itemsize
+        return block[first : first + count]
 
     def recycle(self, scratch: Array) -> None:
         """Keep a finished message's wire array for the next of its length."""
@@ -280,7 +296,7 @@ class MPITransport:
     def landing(self, count: int) -> Array:
         """``(WINDOW * count,)``, where elements may come that are to be added."""
         if count not in self._landings:
-            self._landings[count] = self.arrays.wire_empty(WINDOW * count)
+            self._landings[count] = self._on_huge_pages(WINDOW * count)
         return self._landings[count]
 
     def keep(self, requests: list[MPI.Prequest], owner: object) -> None:

@@ -203,7 +203,10 @@ static int start_message(program_t *p, int64_t index)
 {
     message_t *m = p->messages + index;
     peer_t *peer = p->peers + m->peer;
-    count_ended(p, peer);
+    /* Not before it matters: asked, MPI may start to copy what has arrived, while peers still wait
+     * to hear of what is to be sent. */
+    if (peer->under_way == MOST_UNDER_WAY)
+        count_ended(p, peer);
     if (peer->under_way == MOST_UNDER_WAY)
         return 0;
     start(p, m->request);
