@@ -18,6 +18,7 @@ _PREFIXES = (
     *("MPIR_", "MPICH_", "OMPI_MCA_", "PRTE_MCA_", "PMIX_MCA_", "I_MPI_"),
     *("UCX_", "FI_", "NCCL_", "SLURM_JOB_"),
     *("COMMBENCH_EMULATED", "COMMBENCH_LONGEST_SLEEP_S", "COMMBENCH_SEND_IN_TURN_S"),
+    "COMMBENCH_COMPILED",
 )
 _NAMES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "CUDA_VISIBLE_DEVICES")
 
@@ -97,6 +98,15 @@ def cpu_count() -> int:
     return len(os.sched_getaffinity(0))
 
 
+def compiled() -> str:
+    """Whether exchanges on the CPU are compiled: "yes", or "no" and why."""
+    from commbench.transport.compiled import SWITCH, library
+
+    if os.environ.get(SWITCH) == "0":
+        return f"no: {SWITCH}=0"
+    return "yes" if library() else "no: there was no C compiler when commbench was installed"
+
+
 def devices() -> list[str]:
     """The CUDA devices' names as CuPy sees them; empty without CuPy, driver or device."""
     with warnings.catch_warnings():
@@ -129,6 +139,7 @@ def facts() -> dict[str, str | int]:
         "cpu_model": cpu_model(),
         "cpu_count": cpu_count(),
         "git_revision": git_revision() or "",
+        "compiled": compiled(),
         "mpi_library": mpi_library() if "mpi4py.MPI" in sys.modules else "",
         **{f"version_{name}": text for name, text in versions().items() if name != "commbench"},
         **{f"env_{name}": value for name, value in variables().items()},

@@ -18,3 +18,20 @@ def test_inside_ranks(ranks: int) -> None:
     options = ["-p", "no:cacheprovider", "-o", f"faulthandler_timeout={STUCK_S}"]
     result = mpirun(ranks, [sys.executable, "-m", "pytest", *options, str(FOLDER)], TIMEOUT_S)
     assert " passed" in result.stdout, result.stdout
+
+
+@pytest.mark.parametrize("in_python", [{0, 1, 2}, {1}], ids=["all ranks", "one of three"])
+def test_exchanges_message_by_message_in_python(in_python: set[int]) -> None:
+    # Ranks that play a program and ranks that do not speak the same way.
+    switched = (
+        "import os, sys\n"
+        "from mpi4py import MPI\n"
+        f"if MPI.COMM_WORLD.rank in {in_python}: os.environ['COMMBENCH_COMPILED'] = '0'\n"
+        "import pytest\n"
+        "sys.exit(pytest.main(sys.argv[1:]))"
+    )
+    test = str(FOLDER / "test_exchange.py")
+    options = ["-p", "no:cacheprovider", "-o", f"faulthandler_timeout={STUCK_S}"]
+    chosen = [*options, "-k", "equals_the_librarys_sum or swap or millions", test]
+    result = mpirun(3, [sys.executable, "-c", switched, *chosen], TIMEOUT_S)
+    assert " passed" in result.stdout, result.stdout

@@ -91,6 +91,7 @@ def _installation() -> dict[str, Any]:
         "host": environment.host(),
         "cpu_model": environment.cpu_model(),
         "cpu_count": environment.cpu_count(),
+        "compiled": environment.compiled(),
         "devices": environment.devices(),
         "exchanges": topology_names(),
         "transports": [*CPU_TRANSPORTS, *(name for name, why in lacking.items() if not why)],

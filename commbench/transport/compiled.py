@@ -28,6 +28,9 @@ from commbench.transport.waiting import yields_before_sleep
 if TYPE_CHECKING:
     from mpi4py import MPI
 
+SWITCH = "COMMBENCH_COMPILED"
+"""The environment variable by which Python does everything, if it is 0."""
+
 # Alike in play.c.
 _SEND, _AWAIT, _COPY, _ADD, _TOTAL, _POST, _FETCH = range(7)
 _PLAIN, _LENT = 0, 1
@@ -43,7 +46,7 @@ _STATUS_BYTES = 256  # an MPI_Status has 20 in MPICH, 24 in Open MPI
 def library() -> ctypes.CDLL | None:
     """The compiled part; None where it has not been built, or ``COMMBENCH_COMPILED`` is 0."""
     spec = find_spec("commbench.transport._play")
-    if spec is None or spec.origin is None or os.environ.get("COMMBENCH_COMPILED") == "0":
+    if spec is None or spec.origin is None or os.environ.get(SWITCH) == "0":
         return None
     found = ctypes.CDLL(spec.origin)
     found.commbench_play.argtypes = [ctypes.c_void_p, ctypes.c_int64]
@@ -85,8 +88,11 @@ class Requests(Protocol):
     def landing(self, count: int) -> Array:
         """``(WINDOW * count,)``, where elements may come that are to be added; every call's."""
 
-    def keep(self, requests: list[MPI.Prequest], owner: object) -> None:
+    def free_after(self, owner: object, requests: list[MPI.Prequest]) -> None:
         """Give requests back to MPI once their owner is gone."""
+
+    def handle(self, request: MPI.Prequest) -> int:
+        """The address of MPI's handle, as long as the request is kept."""
 
     def calls(self) -> tuple[int, int]:
         """Addresses of MPI_Start and MPI_Test."""
@@ -155,7 +161,7 @@ class Program:
         self._header = np.array(list(words.values()), np.int64)
         self._address = self._header.ctypes.data
         if made.requests and ground.far:
-            ground.far.keep(made.requests, self)
+            ground.far.free_after(self, made.requests)
 
     def begin(self) -> None:
         """Begin a run."""
@@ -236,27 +242,26 @@ class _Translation:
     def _translate(self, turn: Turn) -> None:
         first = len(self._receives)
         far = [recv for recv in turn.recvs if isinstance(recv, Receiving) and self._is_far(recv)]
-        for recv in far:
-            self._expect(recv)
+        for one in far:
+            self._expect(one)
         last = len(self._receives) - 1
         early = self._before_sends(turn, far)
         if early:
             self._say(far[0], _POST, first=first + early - 1)
         for index in turn.sends:
-            one = self._plan.sendings[index]
-            self._await_taken(one.copied)
-            self._say(one, _SEND, first=index)
+            message = self._plan.sendings[index]
+            self._await_taken(message.copied)
+            self._say(message, _SEND, first=index)
         following = first
         for recv in turn.recvs:
-            is_far = isinstance(recv, Receiving) and self._is_far(recv)
-            if is_far:
-                assert isinstance(recv, Receiving)
-                self._say(recv, _POST, first=min(following + WINDOW - 1, last))
-            for term in _terms(recv):
+            terms = _terms(recv)
+            if self._is_far(recv):
+                self._say(terms[0], _POST, first=min(following + WINDOW - 1, last))
+            for term in terms:
                 self._await_taken(term.readers)
             if isinstance(recv, Sum):
                 self._say_total(recv)
-            elif is_far:
+            elif self._is_far(recv):
                 self._say(recv, _FETCH, first=following)
                 following += 1
             else:
@@ -294,8 +299,9 @@ class _Translation:
             for term in total.terms
         ]
 
-    def _is_far(self, what: Receiving) -> bool:
-        return what.source not in self._ground.lanes
+    def _is_far(self, what: Receiving | Sum) -> bool:
+        # A sum is of terms that were lent, so all are of this node.
+        return isinstance(what, Receiving) and what.source not in self._ground.lanes
 
     def _make_landing(self) -> Array:
         longest = max(
@@ -320,11 +326,15 @@ class _Translation:
             # Received in order, at most so many at once.
             into = self._landing[len(self._receives) % WINDOW, :count]
             term = into.ctypes.data
-        request = self._ground.far.receive_request(into, recv.source)
-        place = _address(request, self.requests)
+        handle = self._keep(self._ground.far.receive_request(into, recv.source))
         readers = len(self._readers), len(recv.readers)
-        self._receives.append((place, term, int(recv.follows), *readers))
+        self._receives.append((handle, term, int(recv.follows), *readers))
         self._readers += [(index,) for index in recv.readers]
+
+    def _keep(self, request: MPI.Prequest) -> int:
+        assert self._ground.far is not None
+        self.requests.append(request)
+        return self._ground.far.handle(request)
 
     def _messages(self) -> list[tuple[int, ...]]:
         messages: list[tuple[int, ...]] = []
@@ -339,8 +349,7 @@ class _Translation:
             request = 0
             if one.to not in self._ground.lanes:
                 assert self._ground.far is not None
-                sending = self._ground.far.send_request(data, one.to)
-                request = _address(sending, self.requests)
+                request = self._keep(self._ground.far.send_request(data, one.to))
             purpose = _LENT if one.lent else _PLAIN
             token = self._ground.number, data.ctypes.data - self.start, data.nbytes, purpose
             after = following.get(one.to, _NONE)
@@ -348,14 +357,6 @@ class _Translation:
             messages.append((place, *token, purpose, copied, after, request, 0, 0))
             following[one.to] = index
         return messages[::-1]
-
-
-def _address(request: MPI.Prequest, kept: list[MPI.Prequest]) -> int:
-    """Where MPI's handle of a request lies; as long as the request is kept."""
-    from mpi4py import MPI
-
-    kept.append(request)
-    return MPI._addressof(request)
 
 
 def _receives(plan: Cut) -> list[Receiving]:

@@ -190,7 +190,7 @@ class MPITransport:
         """Prepare to send, as one persistent request."""
         request = self.send_request(data, to)
         sending = _Sending(request, to)
-        self.keep([request], sending)
+        self.free_after(sending, [request])
         outbox = self._port or self._outboxes.setdefault(to, _Outbox())
         taken = self._asking(lambda: sending.started and request.Test())
 
@@ -299,9 +299,13 @@ class MPITransport:
             self._landings[count] = self._on_huge_pages(WINDOW * count)
         return self._landings[count]
 
-    def keep(self, requests: list[MPI.Prequest], owner: object) -> None:
+    def free_after(self, owner: object, requests: list[MPI.Prequest]) -> None:
         """Give requests back to MPI once their owner is gone."""
         weakref.finalize(owner, self._unused.extend, requests).atexit = False
+
+    def handle(self, request: MPI.Prequest) -> int:
+        """The address of MPI's handle, as long as the request is kept."""
+        return MPI._addressof(request)
 
     def calls(self) -> tuple[int, int]:
         """Addresses of MPI_Start and MPI_Test."""

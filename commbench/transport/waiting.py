@@ -22,7 +22,7 @@ _FEWEST_YIELDS = 200
 # core to itself it stays awake for about two milliseconds.
 _MOST_YIELDS = 4000
 _PATIENT_YIELDS = 2
-# Nor does the library move more than a piece whenever it is asked; so who has slept asks some times.
+# Nor does the library move more than a piece when it is asked; so who has slept asks some times.
 _MOST_AWAKE = 32
 _FIRST_SLEEP_S = 20e-6
 _SHORT_WAIT_SLEEP_S = 1e-3
