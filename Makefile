@@ -8,7 +8,7 @@ VENV   ?= $(if $(filter mpich,$(MPI)),.venv,.venv-$(MPI))
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 
 BIN      := $(VENV)/bin
-METADATA := setup.cfg setup.py pyproject.toml constraints.txt commbench/transport/play.c
+METADATA := setup.cfg setup.py pyproject.toml constraints.txt $(wildcard commbench/transport/*.[ch])
 PIP       = $(BIN)/python -m pip install --quiet --constraint constraints.txt
 
 .DEFAULT_GOAL := help

@@ -7,6 +7,7 @@ setup(
         Extension(
             "commbench.transport._play",
             ["commbench/transport/play.c"],
+            depends=["commbench/transport/elements.h"],
             extra_compile_args=["-O3", "-std=c11", "-Wall", "-Wextra"],
             optional=True,  # without a compiler, Python does the same
         )

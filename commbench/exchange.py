@@ -57,7 +57,7 @@ class Exchange:
         find_loans(plan, transport.lends, transport.copiers)
         self._steps: list[Step] = []
         self._messages: list[Outgoing] = []
-        self._program = None if self._narrow else transport.program(plan, buffer)
+        self._program = transport.program(plan, buffer, self._work)
         if self._program is None:
             self._steps, self._messages = prepare(plan, buffer, self._work, transport)
         # What the library is to sum, where that is all.

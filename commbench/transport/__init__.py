@@ -114,12 +114,13 @@ class Transport(Protocol):
             before the next one of the same preparation is begun.
         """
 
-    def program(self, plan: Cut, wire: Array) -> Program | None:
+    def program(self, plan: Cut, wire: Array, work: Array) -> Program | None:
         """What runs a plan over an array, if this transport can do better than by messages.
 
         Args:
             plan: of this rank, with its loans.
-            wire: ``(n,)``, in the type in which its elements are added.
+            wire: ``(n,)``, as its elements travel.
+            work: ``(n,)``, as they are added; `wire` itself where the two types are one.
         """
 
     def all_reduce(self, data: Array) -> None:

@@ -35,7 +35,9 @@ SWITCH = "COMMBENCH_COMPILED"
 _SEND, _AWAIT, _COPY, _ADD, _TOTAL, _POST, _FETCH = range(7)
 _PLAIN, _LENT = 0, 1
 _ENDED, _NOT_HERE, _MPI_FAILED = -1, -2, -3
-_ELEMENTS = {np.dtype(np.float32): 0, np.dtype(np.float64): 1}
+_ELEMENTS = {
+    name: number for number, name in enumerate(["float32", "float64", "float16", "bfloat16"])
+}
 _NONE = -1
 # A rank with a core to itself looks about so often before it offers the core to others.
 _PAUSES = 200
@@ -61,7 +63,7 @@ def can_play(plan: Cut, wire: Array, ranks: Iterable[int]) -> bool:
 
     Args:
         plan: of this rank.
-        wire: the array, in the type in which its elements are added.
+        wire: the array.
         ranks: those that a program could reach.
     """
     peers = {one.to for one in plan.sendings}
@@ -73,7 +75,7 @@ def can_play(plan: Cut, wire: Array, ranks: Iterable[int]) -> bool:
             if len(set(sources)) < len(sources):
                 return False
             peers.update(sources)
-    return library() is not None and wire.dtype in _ELEMENTS and peers <= set(ranks)
+    return library() is not None and wire.dtype.name in _ELEMENTS and peers <= set(ranks)
 
 
 class Requests(Protocol):
@@ -103,7 +105,8 @@ class Ground:
     """Where an array is, and how this rank reaches the others; places are addresses.
 
     Attributes:
-        wire, copies: ``(n,)``, the array, and one for copies of its elements, None if not needed.
+        wire, work: ``(n,)``, the array as it travels, and as it is added: itself or float32.
+        copies: ``(n,)``, for copies of its elements; None if there are none.
         crowded: whether there are more ranks than cores.
         far: for ranks without lanes.
         lanes: of `Mailbox.lanes`, by rank, for those of this node.
@@ -113,6 +116,7 @@ class Ground:
     """
 
     wire: Array
+    work: Array
     copies: Array | None
     crowded: bool
     far: Requests | None = None
@@ -148,7 +152,10 @@ class Program:
             "peer_count": len(made.ranks),
             "buffers": 0,
             "own": made.start,
-            "element": _ELEMENTS[ground.wire.dtype],
+            "element": _ELEMENTS[ground.wire.dtype.name],
+            "sums": ground.work.ctypes.data - 2 * made.offset if made.is_narrow else 0,
+            "offset": made.offset,
+            "nbytes": ground.wire.nbytes,
             "pauses": 0 if ground.crowded else _PAUSES,
             "start": start,
             "test": test,
@@ -205,10 +212,10 @@ class _Translation:
         self._plan = plan
         self._ground = ground
         self._itemsize = ground.wire.itemsize
-        self._offset = 0
-        # Offsets are from here.
+        self.is_narrow = ground.work is not ground.wire
+        # Offsets are from here; this is the array's.
         self.start = ground.start or ground.wire.ctypes.data
-        self._offset = ground.wire.ctypes.data - self.start
+        self.offset = ground.wire.ctypes.data - self.start
         peers = {one.to for one in plan.sendings} | {recv.source for recv in _receives(plan)}
         # Those of the node first, as they stand in the list of buffers.
         self.ranks = [*ground.lanes, *sorted(peers - set(ground.lanes))]
@@ -251,6 +258,8 @@ class _Translation:
         for index in turn.sends:
             message = self._plan.sendings[index]
             self._await_taken(message.copied)
+            if self.is_narrow and message.changed:
+                self._await_taken(message.readers)
             self._say(message, _SEND, first=index)
         following = first
         for recv in turn.recvs:
@@ -288,7 +297,7 @@ class _Translation:
     def _say(self, what: Sending | Receiving, kind: int, first: int = 0, terms: int = 0) -> None:
         peer = what.to if isinstance(what, Sending) else what.source
         size = self._itemsize
-        start, nbytes = self._offset + what.start * size, (what.stop - what.start) * size
+        start, nbytes = self.offset + what.start * size, (what.stop - what.start) * size
         self.steps.append((kind, self._places[peer], start, nbytes, first, terms))
         self.said.append(what)
 
@@ -354,7 +363,8 @@ class _Translation:
             token = self._ground.number, data.ctypes.data - self.start, data.nbytes, purpose
             after = following.get(one.to, _NONE)
             place = self._places[one.to]
-            messages.append((place, *token, purpose, copied, after, request, 0, 0))
+            rounded = self.is_narrow and one.changed
+            messages.append((place, *token, purpose, copied, rounded, after, request, 0, 0))
             following[one.to] = index
         return messages[::-1]
 

@@ -134,7 +134,7 @@ class EmulatedTransport:
         nbytes = count * self.arrays.kind.itemsize
         return lambda: _Arriving(self, below(), nbytes, source)
 
-    def program(self, plan: Cut, wire: Array) -> None:
+    def program(self, plan: Cut, wire: Array, work: Array) -> None:
         """There is no other way than message by message."""
 
     def all_reduce(self, data: Array) -> None:

@@ -275,14 +275,14 @@ class MPITransport:
         """
         return self if self.arrays.device == "cpu" and not self._port and calls() else None
 
-    def program(self, plan: Cut, wire: Array) -> Program | None:
+    def program(self, plan: Cut, wire: Array, work: Array) -> Program | None:
         """Does all of a plan outside Python."""
         far = self.requests
         if far is None or not can_play(plan, wire, range(self.size)):
             return None
         copies = self.beside(wire) if any(one.copy for one in plan.sendings) else None
         crowded = self._job.local_size > self._job.node_cores
-        return Program(plan, Ground(wire, copies, crowded, far))
+        return Program(plan, Ground(wire, work, copies, crowded, far))
 
     def send_request(self, data: Array, to: int) -> MPI.Prequest:
         """Sends elements, whenever it is started."""

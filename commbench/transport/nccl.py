@@ -103,7 +103,7 @@ class NcclTransport:
         with self._job.watchdog.guard(f"rank {self.rank} waits in NCCL to reach its peers"):
             self._library.group(sends, recvs, self._device.main)
 
-    def program(self, plan: Cut, wire: Array) -> None:
+    def program(self, plan: Cut, wire: Array, work: Array) -> None:
         """There is no other way than message by message."""
 
     def all_reduce(self, data: Array) -> None:

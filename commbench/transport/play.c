@@ -10,9 +10,8 @@
 #include <stdatomic.h>
 #include <stdint.h>
 #include <string.h>
-#if defined(__SSE2__)
-#include <emmintrin.h>
-#endif
+
+#include "elements.h"
 
 /* Of mailbox.py: a slot is a token's number, its four words, and the number of who took it. */
 enum { SLOTS = 16, WORDS = 8, TAKEN = 5 };
@@ -22,7 +21,6 @@ enum { PRIVATE = -1 };
 
 enum { SEND, AWAIT, COPY, ADD, TOTAL, POST, FETCH };
 enum { UNSENT, HELD_BACK, SENT, TAKEN_AWAY };
-enum { FLOAT32, FLOAT64 };
 enum { ENDED = -1, NOT_HERE = -2, MPI_FAILED = -3 };
 /* Messages to one peer that MPI has at once; of mpi.py. */
 enum { MOST_UNDER_WAY = 8 };
@@ -43,6 +41,7 @@ typedef struct {
     int64_t token[4];  /* buffer, offset, bytes, what for */
     int64_t purpose;   /* what for, unless it turns out to be answered in place */
     int64_t copied;    /* offset of the elements that must be copied there first, or -1 */
+    int64_t rounded;   /* whether they must be rounded first */
     int64_t following; /* the next message to the same peer, or -1 */
     void *request;     /* to a peer that is far */
     int64_t number;
@@ -83,6 +82,8 @@ typedef struct {
     char **buffers; /* of each shared buffer, every peer's part */
     char *own;
     int64_t element;
+    char *sums; /* of 16-bit elements: where they are added, as if `own` were twice as long */
+    int64_t offset, nbytes; /* of the array in `own` */
     int64_t pauses; /* before the core is given away for the first time */
     int (*start)(void *request);
     int (*test)(void *request, int *flag, void *status);
@@ -94,12 +95,6 @@ typedef struct {
     int64_t error;  /* of MPI */
 } program_t;
 
-#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
-#define VECTORS __attribute__((target_clones("default", "avx2", "arch=x86-64-v4")))
-#else
-#define VECTORS
-#endif
-
 static inline void pause_briefly(void)
 {
 #if defined(__x86_64__)
@@ -107,49 +102,22 @@ static inline void pause_briefly(void)
 #endif
 }
 
-VECTORS static void add_floats(float *restrict sum, const float *restrict term, int64_t count)
+/* Where elements are added. */
+static char *sum_at(const program_t *p, int64_t offset)
 {
-    for (int64_t i = 0; i < count; i++)
-        sum[i] += term[i];
+    return p->sums ? p->sums + 2 * offset : p->own + offset;
 }
 
-VECTORS static void add_doubles(double *restrict sum, const double *restrict term, int64_t count)
+static void widen_own(const program_t *p, int64_t offset, int64_t nbytes)
 {
-    for (int64_t i = 0; i < count; i++)
-        sum[i] += term[i];
+    if (p->sums)
+        widen(p->element, sum_at(p, offset), p->own + offset, nbytes);
 }
 
-static void add(const program_t *p, char *sum, const char *term, int64_t nbytes)
+static void round_own(const program_t *p, int64_t offset, int64_t nbytes)
 {
-    if (p->element == FLOAT32)
-        add_floats((float *)sum, (const float *)term, nbytes / 4);
-    else
-        add_doubles((double *)sum, (const double *)term, nbytes / 8);
-}
-
-/* Long copies go past the caches. Most of them would have to be fetched from memory only to be
- * overwritten, and who reads a copy next, from another core, fetches it faster from memory than from
- * this core's cache; on some processors by a factor of three. */
-static void copy(char *to, const char *from, int64_t nbytes)
-{
-#if defined(__SSE2__)
-    enum { LONG = 1 << 18, LINE = 64, AHEAD = 16 * LINE };
-    if (nbytes >= LONG) {
-        int64_t head = -(uintptr_t)to % LINE;
-        memcpy(to, from, head);
-        to += head, from += head, nbytes -= head;
-        for (; nbytes >= LINE; to += LINE, from += LINE, nbytes -= LINE) {
-            __builtin_prefetch(from + AHEAD);
-            __m128i words[LINE / 16];
-            for (int i = 0; i < LINE / 16; i++)
-                words[i] = _mm_loadu_si128((const __m128i *)from + i);
-            for (int i = 0; i < LINE / 16; i++)
-                _mm_stream_si128((__m128i *)to + i, words[i]);
-        }
-        _mm_sfence(); /* or they might be seen after the token that tells of them */
-    }
-#endif
-    memcpy(to, from, nbytes);
+    if (p->sums)
+        round_to(p->element, p->own + offset, sum_at(p, offset), nbytes);
 }
 
 /* The next token from a peer, or NULL if it has not come. */
@@ -239,8 +207,13 @@ static void send(program_t *p, int64_t index)
 {
     message_t *m = p->messages + index;
     peer_t *peer = p->peers + m->peer;
-    if (m->copied >= 0)
+    if (m->rounded)
+        round_own(p, m->copied < 0 ? m->token[1] : m->copied, m->token[2]);
+    if (m->copied >= 0) {
+        /* Ranks that swap must both add what was sent, rounded, or they end with other bits. */
+        widen_own(p, m->copied, m->token[2]);
         copy(p->own + m->token[1], p->own + m->copied, m->token[2]);
+    }
     if (!m->request)
         m->number = ++*peer->last_out;
     if (peer->held_back < 0 && hand_over(p, index))
@@ -316,21 +289,15 @@ static int receive(program_t *p, const step_t *s)
     char *there = elements(p, s->peer, token);
     if (!there)
         return FAULTY;
-    if (s->kind == ADD)
-        add(p, p->own + s->offset, there, s->nbytes);
-    else if (token[4] != ANSWERED)
-        copy(p->own + s->offset, there, s->nbytes);
+    if (s->kind == ADD) {
+        add(p->element, sum_at(p, s->offset), there, s->nbytes);
+    } else {
+        if (token[4] != ANSWERED)
+            copy(p->own + s->offset, there, s->nbytes);
+        widen_own(p, s->offset, s->nbytes);
+    }
     take(p, s->peer, token);
     return PASSED;
-}
-
-/* Load elements into this core's second-level cache, to be overwritten before long. */
-static inline void prefetch(const char *start, int64_t nbytes)
-{
-#if defined(__GNUC__)
-    for (int64_t i = 0; i < nbytes; i += 64)
-        __builtin_prefetch(start + i, 1, 2);
-#endif
 }
 
 /* Add all terms a block at a time, and write the sum back while it is in the cache. Terms come from
@@ -344,14 +311,15 @@ static void sum_in_place(program_t *p, const step_t *s)
         there[i] = elements(p, terms[i].peer, next_token(p, terms[i].peer));
     for (int64_t first = 0; first < s->nbytes; first += BLOCK) {
         int64_t nbytes = s->nbytes - first < BLOCK ? s->nbytes - first : BLOCK;
-        char *sum = p->own + s->offset + first;
+        char *own = p->own + s->offset + first, *sum = sum_at(p, s->offset + first);
         for (int64_t i = 0; i < s->terms; i++) {
-            add(p, sum, there[i] + first, nbytes);
+            add(p->element, sum, there[i] + first, nbytes);
             prefetch(there[i] + first + BLOCK, BLOCK);
         }
+        round_own(p, s->offset + first, nbytes);
         for (int64_t i = 0; i < s->terms; i++)
             if (terms[i].answer >= 0)
-                memcpy(there[i] + first, sum, nbytes);
+                memcpy(there[i] + first, own, nbytes);
     }
     for (int64_t i = 0; i < s->terms; i++) {
         if (terms[i].answer >= 0)
@@ -412,7 +380,9 @@ static int fetch(program_t *p, const step_t *s)
         return BLOCKED;
     }
     if (r->term)
-        add(p, p->own + s->offset, r->term, s->nbytes);
+        add(p->element, sum_at(p, s->offset), r->term, s->nbytes);
+    else
+        widen_own(p, s->offset, s->nbytes);
     p->fetched = s->first + 1;
     return PASSED;
 }
@@ -448,6 +418,7 @@ void commbench_rewind(program_t *p)
         p->messages[i].state = UNSENT;
         p->messages[i].token[3] = p->messages[i].purpose;
     }
+    widen_own(p, p->offset, p->nbytes);
 }
 
 /* Go on with a run. Returns ENDED, or the step at which a message was still missing after `yields`
@@ -473,5 +444,6 @@ int64_t commbench_play(program_t *p, int64_t yields)
         if (result == FAULTY)
             return NOT_HERE;
     }
+    round_own(p, p->offset, p->nbytes);
     return ENDED;
 }

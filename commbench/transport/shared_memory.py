@@ -143,7 +143,7 @@ class SharedMemoryTransport:
         """The other transport's own all-reduce."""
         self._far.all_reduce(data)
 
-    def program(self, plan: Cut, wire: Array) -> Program | None:
+    def program(self, plan: Cut, wire: Array, work: Array) -> Program | None:
         """Does all of a plan outside Python."""
         number, _ = self._place(wire)
         far = self._far.requests
@@ -157,6 +157,7 @@ class SharedMemoryTransport:
             plan,
             Ground(
                 wire,
+                work,
                 self.beside(wire),
                 crowded=self._job.local_size > self._job.node_cores,
                 far=far,

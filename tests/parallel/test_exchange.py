@@ -75,7 +75,7 @@ class CountingTransport(MPITransport):
 
     messages = elements = 0
 
-    def program(self, plan, wire):  # type: ignore[no-untyped-def]
+    def program(self, plan, wire, work):  # type: ignore[no-untyped-def]
         return None
 
     def sender(self, data, to, *, lend=False):  # type: ignore[no-untyped-def]

@@ -155,8 +155,12 @@ class Node:
             )
             for peer in node
         }
+        wire = own[:count]
+        work = NumpyArrays(element_type(wire.dtype.name)).work_of(wire)
+        self.listed.append(work)
         ground = Ground(
-            wire=own[:count],
+            wire=wire,
+            work=work,
             copies=own[count:],
             crowded=True,
             lanes=lanes,
@@ -213,11 +217,14 @@ def run_compiled(
     ],
 )
 @pytest.mark.parametrize("segment", [4, 1 << 20])  # of 4 elements: more messages than slots
-@pytest.mark.parametrize("size", [2, 3, 4, 7, 8])
+@pytest.mark.parametrize(
+    ("size", "dtype"),
+    [(2, "float16"), (3, "float64"), (4, "float32"), (7, "bfloat16"), (8, "float16")],
+)
 def test_every_exchange_gives_the_bits_that_python_gives(
-    size: int, segment: int, copiers: int, near: int
+    size: int, segment: int, copiers: int, near: int, dtype: str
 ) -> None:
-    kind = element_type("float64" if size == 3 else "float32")
+    kind = element_type(dtype)
     choices, _ = admitted(PLAIN, size)
     noise = np.random.default_rng(5)
     for choice in choices:
@@ -236,6 +243,22 @@ def test_every_exchange_gives_the_bits_that_python_gives(
         )
         for mine, his in zip(found, expected, strict=True):
             assert mine.tobytes() == his.tobytes(), choice.spec
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_sixteen_bits_are_widened_and_rounded_as_numpy_does(dtype: str) -> None:
+    kind = element_type(dtype)
+    every = np.arange(1 << 16).astype(np.uint16).view(kind.wire)
+    every = every[~np.isnan(every.astype(np.float32))]
+    # Rank 1 adds what moves a value to the middle between its neighbours, and next to it.
+    steps = np.nextafter(every.astype(np.float32), np.float32(np.inf)) * np.float32(0.7)
+    with np.errstate(over="ignore", invalid="ignore"):
+        other = steps.astype(kind.wire)
+        expected = (every.astype(np.float32) + other.astype(np.float32)).astype(kind.wire)
+    schedules = parse_exchange("parameter-server").schedules(2)
+    for found in run_compiled(schedules, [every, other]):
+        same = (found == expected) | (np.isnan(found) & np.isnan(expected))
+        assert same.all(), every[~same]
 
 
 @pytest.mark.parametrize("count", [1, 2, 15, 16, 17, 511, 512, 513, 5000])
@@ -327,7 +350,7 @@ def test_what_cannot_be_played() -> None:
     plan = cut(parse_exchange("ring").schedule(0, 4), 10, lambda peer: 100)
     assert can_play(plan, buffer, range(4))
     assert not can_play(plan, buffer, range(3)), "rank 3 is of another node"
-    assert not can_play(plan, buffer.astype(np.float16), range(4))
+    assert not can_play(plan, buffer.astype(np.int32), range(4))
     native = cut(parse_exchange("native").schedule(0, 4), 10, lambda peer: 100)
     assert not can_play(native, buffer, range(4))
 
