@@ -7,7 +7,9 @@ setup(
         Extension(
             "commbench.transport._play",
             ["commbench/transport/play.c"],
-            depends=["commbench/transport/elements.h"],
+            depends=[
+                f"commbench/transport/{name}.h" for name in ("elements", "messages", "program")
+            ],
             extra_compile_args=["-O3", "-std=c11", "-Wall", "-Wextra"],
             optional=True,  # without a compiler, Python does the same
         )

@@ -22,6 +22,7 @@ import numpy as np
 
 from commbench.arrays import Array
 from commbench.cutting import Cut, Receiving, Sending, Sum, Turn
+from commbench.errors import UserError
 from commbench.prepared import WINDOW
 from commbench.transport.waiting import yields_before_sleep
 
@@ -33,6 +34,8 @@ SWITCH = "COMMBENCH_COMPILED"
 
 # Alike in play.c.
 _SEND, _AWAIT, _COPY, _ADD, _TOTAL, _POST, _FETCH = range(7)
+# Words in a step, a message, a term, a receive, a peer and a program.
+_LAYOUT = (6, 12, 2, 5, 7, 26)
 _PLAIN, _LENT = 0, 1
 _ENDED, _NOT_HERE, _MPI_FAILED = -1, -2, -3
 _ELEMENTS = {
@@ -46,11 +49,17 @@ _STATUS_BYTES = 256  # an MPI_Status has 20 in MPICH, 24 in Open MPI
 
 @cache
 def library() -> ctypes.CDLL | None:
-    """The compiled part; None where it has not been built, or ``COMMBENCH_COMPILED`` is 0."""
+    """The compiled part; None where it has not been built, or ``COMMBENCH_COMPILED`` is 0.
+
+    Raises:
+        UserError: it was built from other sources.
+    """
     spec = find_spec("commbench.transport._play")
     if spec is None or spec.origin is None or os.environ.get(SWITCH) == "0":
         return None
     found = ctypes.CDLL(spec.origin)
+    if tuple((ctypes.c_int64 * len(_LAYOUT)).in_dll(found, "commbench_layout")) != _LAYOUT:
+        raise UserError(f"{spec.origin} is of another version: install commbench again")
     found.commbench_play.argtypes = [ctypes.c_void_p, ctypes.c_int64]
     found.commbench_play.restype = ctypes.c_int64
     found.commbench_rewind.argtypes = [ctypes.c_void_p]
@@ -166,6 +175,7 @@ class Program:
         }
         self._words = {name: number for number, name in enumerate(words)}
         self._header = np.array(list(words.values()), np.int64)
+        assert len(self._header) == _LAYOUT[-1]
         self._address = self._header.ctypes.data
         if made.requests and ground.far:
             ground.far.free_after(self, made.requests)
