@@ -19,7 +19,8 @@ from commbench.cutting import Cut
 from commbench.job import Job
 from commbench.prepared import WINDOW
 from commbench.transport import Incoming, Question
-from commbench.transport.compiled import Ground, Program, Requests, can_play
+from commbench.transport.compiled import Program, can_play
+from commbench.transport.translation import Ground, Requests
 from commbench.units import seconds_given
 
 TAG = 7
@@ -38,7 +39,7 @@ _LARGEST_ALLREDUCE_BYTES = 1 << 30
 
 
 @cache
-def calls() -> tuple[int, int] | None:
+def _entry_points() -> tuple[int, int] | None:
     """Addresses of MPI_Start and MPI_Test in the library that mpi4py has loaded."""
     try:
         library = ctypes.CDLL(MPI.__file__)
@@ -273,7 +274,7 @@ class MPITransport:
 
         They know nothing of GPUs, nor of a port at which messages wait for each other.
         """
-        return self if self.arrays.device == "cpu" and not self._port and calls() else None
+        return self if self.arrays.device == "cpu" and not self._port and _entry_points() else None
 
     def program(self, plan: Cut, wire: Array, work: Array) -> Program | None:
         """Does all of a plan outside Python."""
@@ -309,7 +310,7 @@ class MPITransport:
 
     def calls(self) -> tuple[int, int]:
         """Addresses of MPI_Start and MPI_Test."""
-        found = calls()
+        found = _entry_points()
         assert found is not None
         return found
 

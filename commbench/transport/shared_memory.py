@@ -14,9 +14,10 @@ from commbench.arrays import Array, Arrays
 from commbench.cutting import Cut
 from commbench.job import Job
 from commbench.transport import Incoming, Question
-from commbench.transport.compiled import Ground, Program, can_play
+from commbench.transport.compiled import Program, can_play
 from commbench.transport.mailbox import Mailbox, share
 from commbench.transport.mpi import MPITransport
+from commbench.transport.translation import Ground
 
 # What a token says: which shared buffer, first byte, number of bytes, and what they are for.
 _PLAIN, _LENT, _ANSWERED = 0, 1, 2

@@ -20,7 +20,8 @@ from commbench.prepared import WINDOW
 from commbench.registry import admitted, parse_exchange, topology_names
 from commbench.schedule import WHOLE, Recv, Round, Schedule, Send, traffic
 from commbench.transport import compiled
-from commbench.transport.compiled import Ground, Program, can_play
+from commbench.transport.compiled import Program, can_play
+from commbench.transport.translation import Ground
 from loopback import run_all
 
 pytestmark = pytest.mark.skipif(
