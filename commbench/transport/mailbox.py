@@ -20,6 +20,7 @@ from typing import NamedTuple
 
 from mpi4py import MPI
 
+from commbench.errors import UserError
 from commbench.job import Job
 from commbench.transport import Question
 
@@ -217,14 +218,24 @@ def share(job: Job, nbytes: int) -> dict[int, mmap.mmap]:
 
     It is anonymous (a memfd, reached through /proc), so it has no name that could stay behind in
     /dev/shm when ranks are killed, and no size limit but the machine's.
+
+    Raises:
+        UserError: the ranks of a node cannot reach each other's, on all of them.
     """
     handle = os.memfd_create("commbench")
     os.ftruncate(handle, nbytes)
     places = job.node.allgather((job.rank, os.getpid(), handle))
-    memory = {rank: _mapped(f"/proc/{pid}/fd/{number}", nbytes) for rank, pid, number in places}
+    memory, problem = {}, ""
+    try:
+        for rank, pid, number in places:
+            memory[rank] = _mapped(f"/proc/{pid}/fd/{number}", nbytes)
+    except OSError as error:
+        problem = f"rank {job.rank} on {job.host} cannot map the memory of rank {rank}: {error}"
     # All have opened it: from here on the mappings keep the memory alive, and only they.
-    job.node.Barrier()
+    problems = list(filter(None, job.node.allgather(problem)))
     os.close(handle)
+    if problems:
+        raise UserError(f"{problems[0]}; ranks in containers of their own need --transport mpi")
     return memory
 
 

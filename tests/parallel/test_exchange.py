@@ -8,11 +8,12 @@ import pytest
 from mpi4py import MPI
 
 from commbench.arrays import ELEMENT_TYPES, NumpyArrays, arrays_for, element_type
+from commbench.errors import UserError
 from commbench.exchange import Exchange
 from commbench.job import Job
 from commbench.registry import admitted, parse_exchange, topology_names
 from commbench.schedule import WHOLE, Recv, Round, Schedule, Send, traffic
-from commbench.transport import open_transport
+from commbench.transport import mailbox, open_transport
 from commbench.transport.mpi import MPITransport
 
 SIZE = MPI.COMM_WORLD.size
@@ -180,6 +181,15 @@ def test_shared_memory_has_no_name_that_could_stay_behind(job: Job) -> None:
     ]
     assert "memfd:commbench" in mapped[0]
     job.barrier()
+
+
+def test_ranks_that_cannot_reach_each_other_say_so(
+    job: Job, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if job.rank == SIZE - 1:  # as in a container of its own, to which the others are no processes
+        monkeypatch.setattr(mailbox, "_mapped", lambda path, nbytes: open("/proc/0/fd/0"))  # noqa: SIM115
+    with pytest.raises(UserError, match=rf"rank {SIZE - 1} on .* No such file.*--transport mpi"):
+        open_transport("shared-memory", job, NumpyArrays(element_type("float32")))
 
 
 @pytest.mark.skipif(SIZE != 2, reason="over 2 GiB a rank: run on two ranks only")
