@@ -25,6 +25,10 @@ RANK = WORLD.rank
 SIZE = WORLD.size
 # The harness's own messages must not meet those of the tests.
 HARNESS = WORLD.Dup()
+# pytest clears away old folders as it ends; ranks would clear each other's.
+OWN = Path(gettempdir(), f"rank-{RANK}")
+OWN.mkdir(exist_ok=True)
+os.environ["PYTEST_DEBUG_TEMPROOT"] = str(OWN)
 FAILED = Path(gettempdir(), HARNESS.bcast(f"commbench-failed-{os.getpid()}-{time.time_ns()}"))
 
 
