@@ -61,7 +61,7 @@ class NodeWeights:
             count = sum(parameter.numel() for parameter in parameters)
             memory = share_one(job, _COUNTER_BYTES + 4 * count)
         self._leads = job.rank == min(set(ranks) & set(workers), default=-1)
-        self._counter = memoryview(memory).cast("q")
+        self._counter = memory[:_COUNTER_BYTES].cast("q")
         self._fence: Callable[[], None] = fence() or (lambda: None)
         flat = torch.from_numpy(np.frombuffer(memory, np.float32, offset=_COUNTER_BYTES))
         start = 0

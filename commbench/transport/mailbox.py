@@ -9,7 +9,6 @@ is full holds tokens back at the sender until a slot is free.
 from __future__ import annotations
 
 import ctypes
-import mmap
 import os
 import platform
 from array import array
@@ -23,6 +22,7 @@ from mpi4py import MPI
 from commbench.errors import UserError
 from commbench.job import Job
 from commbench.transport import Question
+from commbench.transport.pages import make_huge, map_shared
 
 # A slot is a cache line of eight words: the token's number, its four words, who took it.
 _SLOTS = 16
@@ -54,7 +54,7 @@ class Mailbox:
         with job.watchdog.guard(f"rank {job.rank} waits for its node to open mailboxes"):
             boxes = share(job, lane_bytes * job.local_size)
             ranks: list[int] = job.node.allgather(job.rank)
-        words = {rank: memoryview(box).cast("q") for rank, box in boxes.items()}
+        words = {rank: box.cast("q") for rank, box in boxes.items()}
         place = {rank: index * _WORDS * _SLOTS for index, rank in enumerate(ranks)}
         # Of each lane to a rank, and of each from one, the number of the last token.
         sent, expected = (array("q", [0] * len(ranks)) for _ in range(2))
@@ -213,22 +213,26 @@ def _address(words: memoryview, first: int = 0) -> int:
     return ctypes.addressof(ctypes.c_int64.from_buffer(words, 8 * first))
 
 
-def share(job: Job, nbytes: int) -> dict[int, mmap.mmap]:
+def share(job: Job, nbytes: int, used: int = 0) -> dict[int, memoryview]:
     """New memory of every rank of the node, by rank; collective over them.
 
     It is anonymous (a memfd, reached through /proc), so it has no name that could stay behind in
-    /dev/shm when ranks are killed, and no size limit but the machine's.
+    /dev/shm when ranks are killed, and no size limit but the machine's. Of each rank's, the first
+    `used` bytes get their pages at once, huge ones if possible.
 
     Raises:
         UserError: the ranks of a node cannot reach each other's, on all of them.
     """
     handle = os.memfd_create("commbench")
     os.ftruncate(handle, nbytes)
+    own = map_shared(handle, nbytes)
+    make_huge(own, used)
     places = job.node.allgather((job.rank, os.getpid(), handle))
     memory, problem = {}, ""
     try:
         for rank, pid, number in places:
-            memory[rank] = _mapped(f"/proc/{pid}/fd/{number}", nbytes)
+            there = f"/proc/{pid}/fd/{number}"
+            memory[rank] = own if rank == job.rank else _opened(there, nbytes)
     except OSError as error:
         problem = f"rank {job.rank} on {job.host} cannot map the memory of rank {rank}: {error}"
     # All have opened it: from here on the mappings keep the memory alive, and only they.
@@ -239,27 +243,26 @@ def share(job: Job, nbytes: int) -> dict[int, mmap.mmap]:
     return memory
 
 
-def share_one(job: Job, nbytes: int) -> mmap.mmap:
+def share_one(job: Job, nbytes: int) -> memoryview:
     """New memory that all ranks of the node map, all zero; collective over them."""
-    handle = place = None
     if job.local_rank == 0:
         handle = os.memfd_create("commbench")
         os.ftruncate(handle, nbytes)
-        place = f"/proc/{os.getpid()}/fd/{handle}"
-    memory = _mapped(job.node.bcast(place, root=0), nbytes)
-    job.node.Barrier()
-    if handle is not None:
+        memory = map_shared(handle, nbytes)
+        make_huge(memory, nbytes)
+        job.node.bcast(f"/proc/{os.getpid()}/fd/{handle}", root=0)
+        job.node.Barrier()
         os.close(handle)
+    else:
+        memory = _opened(job.node.bcast(None, root=0), nbytes)
+        job.node.Barrier()
     return memory
 
 
-def _mapped(path: str, nbytes: int) -> mmap.mmap:
+def _opened(path: str, nbytes: int) -> memoryview:
     handle = os.open(path, os.O_RDWR)
     try:
-        memory = mmap.mmap(handle, nbytes)
-        # Fewer page walks, where the system has huge pages for shared memory.
-        memory.madvise(mmap.MADV_HUGEPAGE)
-        return memory
+        return map_shared(handle, nbytes)
     finally:
         os.close(handle)
 

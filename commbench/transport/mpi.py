@@ -20,6 +20,7 @@ from commbench.job import Job
 from commbench.prepared import WINDOW
 from commbench.transport import Incoming, Question
 from commbench.transport.compiled import Program, can_play
+from commbench.transport.pages import HUGE_PAGE_BYTES
 from commbench.transport.translation import Ground, Requests
 from commbench.units import seconds_given
 
@@ -33,7 +34,6 @@ _UNDER_WAY = 8
 # after the other; or when one has not ended for so many seconds: its receiver may be waiting for
 # what comes behind it.
 IN_TURN = "COMMBENCH_SEND_IN_TURN_S"
-_HUGE_PAGE_BYTES = 2 << 20
 # Allreduce counts are C ints before MPI 4, and not every library's large-count calls work yet.
 _LARGEST_ALLREDUCE_BYTES = 1 << 30
 
@@ -258,10 +258,10 @@ class MPITransport:
         NumPy asks for them from 4 MiB on, but the kernel gives only whole ones.
         """
         itemsize = self.arrays.kind.itemsize
-        if self.arrays.device != "cpu" or count * itemsize < _HUGE_PAGE_BYTES:
+        if self.arrays.device != "cpu" or count * itemsize < HUGE_PAGE_BYTES:
             return self.arrays.wire_empty(count)
-        block = self.arrays.wire_empty(count + _HUGE_PAGE_BYTES // itemsize)
-        first = -block.ctypes.data % _HUGE_PAGE_BYTES // itemsize
+        block = self.arrays.wire_empty(count + HUGE_PAGE_BYTES // itemsize)
+        first = -block.ctypes.data % HUGE_PAGE_BYTES // itemsize
         return block[first : first + count]
 
     def recycle(self, scratch: Array) -> None:

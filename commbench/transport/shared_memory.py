@@ -77,7 +77,7 @@ class SharedMemoryTransport:
 
     def share(self, nbytes: int) -> dict[int, Array]:
         """New bytes, all zero, of every rank of the node, by rank; collective over them."""
-        memory = share(self._job, nbytes)
+        memory = share(self._job, nbytes, used=nbytes // 2)
         return {rank: np.frombuffer(one, np.uint8) for rank, one in memory.items()}
 
     def address(self, data: Array) -> int:
