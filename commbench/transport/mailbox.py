@@ -249,7 +249,6 @@ def share_one(job: Job, nbytes: int) -> memoryview:
         handle = os.memfd_create("commbench")
         os.ftruncate(handle, nbytes)
         memory = map_shared(handle, nbytes)
-        make_huge(memory, nbytes)
         job.node.bcast(f"/proc/{os.getpid()}/fd/{handle}", root=0)
         job.node.Barrier()
         os.close(handle)

@@ -23,6 +23,9 @@ from commbench.transport.translation import Ground
 _PLAIN, _LENT, _ANSWERED = 0, 1, 2
 # Instead of a buffer: the elements follow in a message of their own.
 _PRIVATE = -1
+# Ranks a core up to which buffers get huge pages: to put them together takes a second a gigabyte,
+# and where a hundred ranks start at once, each waits for all of them.
+_FEW = 8
 # Messages over MPI that have not been asked about, before those that have ended are let go.
 _MANY = 64
 
@@ -77,7 +80,10 @@ class SharedMemoryTransport:
 
     def share(self, nbytes: int) -> dict[int, Array]:
         """New bytes, all zero, of every rank of the node, by rank; collective over them."""
-        memory = share(self._job, nbytes, used=nbytes // 2)
+        job = self._job
+        # The second half is for copies, which hardly anybody makes.
+        used = nbytes // 2 if job.local_size <= _FEW * job.node_cores else 0
+        memory = share(job, nbytes, used)
         return {rank: np.frombuffer(one, np.uint8) for rank, one in memory.items()}
 
     def address(self, data: Array) -> int:

@@ -30,6 +30,8 @@ def preload() -> None:
         for module in pkgutil.iter_modules(package.__path__, f"{package.__name__}."):
             importlib.import_module(module.name)
 
+    from commbench.transport.compiled import library
     from commbench.workloads.data.fashion import keep_subset
 
+    library()
     keep_subset()
