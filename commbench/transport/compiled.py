@@ -28,7 +28,7 @@ SWITCH = "COMMBENCH_COMPILED"
 """The environment variable by which Python does everything, if it is 0."""
 
 # Alike in the C: words in a step, a message, a term, a receive, a peer and a program.
-_LAYOUT = (6, 12, 2, 5, 7, 26)
+_LAYOUT = (6, 12, 2, 5, 7, 27)
 _ENDED, _NOT_HERE, _MPI_FAILED = -1, -2, -3
 _ELEMENTS = {
     name: number for number, name in enumerate(["float32", "float64", "float16", "bfloat16"])
@@ -102,6 +102,7 @@ class Program:
             "readers": self._place("readers"),
             "peers": self._place("peers"),
             "peer_count": len(made.ranks),
+            "near_count": len(ground.lanes),
             "buffers": 0,
             "own": made.start,
             "element": _ELEMENTS[ground.wire.dtype.name],

@@ -31,7 +31,7 @@ static _Atomic int64_t *next_token(const program_t *p, int64_t peer)
 
 static char *elements(const program_t *p, int64_t peer, const _Atomic int64_t *token)
 {
-    return token[1] == PRIVATE ? NULL : p->buffers[token[1] * p->peer_count + peer] + token[2];
+    return token[1] == PRIVATE ? NULL : p->buffers[token[1] * p->near_count + peer] + token[2];
 }
 
 static void take(const program_t *p, int64_t peer, _Atomic int64_t *token)

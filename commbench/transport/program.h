@@ -68,7 +68,8 @@ typedef struct {
     int64_t *readers;
     peer_t *peers;
     int64_t peer_count;
-    char **buffers; /* of each shared buffer, every peer's part */
+    int64_t near_count; /* the first so many of them are near */
+    char **buffers;     /* of each shared buffer, the part of every peer that is near */
     char *own;
     int64_t element;
     char *sums; /* of 16-bit elements: where they are added, as if `own` were twice as long */

@@ -145,7 +145,10 @@ class Node:
         plan = cut(schedule, count, lambda peer: segment)
         find_loans(plan, node.__contains__, copiers)
         assert can_play(plan, own, ranks)
-        places = np.array([[self.buffers[peer].ctypes.data for peer in node]], np.int64)
+        # The second of two shared buffers; the first is nowhere.
+        places = np.array(
+            [[0 for _ in node], [self.buffers[peer].ctypes.data for peer in node]], np.int64
+        )
         self.listed.append(places)
         lanes = {
             peer: (
@@ -165,7 +168,7 @@ class Node:
             copies=own[count:],
             crowded=True,
             lanes=lanes,
-            number=0,
+            number=1,
             start=own.ctypes.data,
             buffers=lambda: places.ctypes.data,
             far=FarEnd(self.library, rank),
