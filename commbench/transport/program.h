@@ -1,4 +1,4 @@
-/* A program: a plan of commbench/cutting.py as tables of 64-bit words, written by compiled.py. */
+/* A program: a plan of commbench/cutting.py as tables of 64-bit words, written by translation.py and compiled.py. */
 #include <stdatomic.h>
 #include <stdint.h>
 
